@@ -1,0 +1,36 @@
+"""What the onboard half and the training half agree on: frozen records, numpy only."""
+
+from latentvla_ros.contract.command import Command
+from latentvla_ros.contract.ego_motion import EGO_DYNAMICS, HISTORY_OFFSETS_S, EgoMotion
+from latentvla_ros.contract.errors import ContractError
+from latentvla_ros.contract.manifest import SCHEMA_VERSION, BundleManifest, CameraSlot, View
+from latentvla_ros.contract.observation import Observation
+from latentvla_ros.contract.plan import (
+    CODEBOOK_SIZE,
+    KNOT_INTERVAL_S,
+    NUM_KNOTS,
+    NUM_LATENT_ACTIONS,
+    Plan,
+)
+from latentvla_ros.contract.rig import CameraModel, Rig, RigCamera
+
+__all__ = [
+    "CODEBOOK_SIZE",
+    "EGO_DYNAMICS",
+    "HISTORY_OFFSETS_S",
+    "KNOT_INTERVAL_S",
+    "NUM_KNOTS",
+    "NUM_LATENT_ACTIONS",
+    "SCHEMA_VERSION",
+    "BundleManifest",
+    "CameraModel",
+    "CameraSlot",
+    "Command",
+    "ContractError",
+    "EgoMotion",
+    "Observation",
+    "Plan",
+    "Rig",
+    "RigCamera",
+    "View",
+]

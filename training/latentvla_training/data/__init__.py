@@ -1,0 +1,1 @@
+"""Scenes, their shards, and the adapters that make them (world, rosbag2)."""
