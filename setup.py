@@ -10,6 +10,24 @@ from setuptools import find_packages, setup
 PACKAGE = "latentvla_ros"
 HERE = Path(__file__).resolve().parent
 
+ROS_RUN = (
+    "rclpy[fastrtps]",
+    "sensor-msgs",
+    "nav-msgs",
+    "visualization-msgs",
+    "diagnostic-msgs",
+    "lifecycle-msgs",
+    "rosgraph-msgs",
+)
+ROS_BUILD = (
+    "rosidl-default-generators",
+    "rosidl-core-generators",
+    "ament-cmake",
+    "ament-cmake-ros-core",
+    "ament-cmake-include-directories",
+    "ament-package",
+)
+
 
 def version() -> str:
     """Return the version that package.xml states, so that the two cannot differ."""
@@ -57,7 +75,12 @@ setup(
     install_requires=["numpy>=1.23", "opencv-python-headless>=4.5", "PyYAML>=5.4", "onnxruntime>=1.18"],
     extras_require={
         "torch": ["torch>=2.4", "safetensors>=0.4", "timm>=1.0"],
-        "replay": ["rosbags>=0.10", "lz4"],
+        "replay": ["rosbags>=0.10", "lz4>=4"],
+        "demo": ["rosbags>=0.10", "lz4>=4", "av>=12"],
+        # ROS 2 itself, where no distribution is installed, and what builds our messages on it.
+        "ros": [f"ros-{name}" for name in (*ROS_RUN, *ROS_BUILD)] + ["catkin_pkg>=1.0"],
+        "test": ["pytest>=8", "hypothesis>=6", "mypy>=1.10", "types-PyYAML", "ruff>=0.5"]
+        + ["colcon-common-extensions", "setuptools<80"],
     },
     entry_points={
         "console_scripts": [

@@ -7,11 +7,8 @@ from pathlib import Path
 
 
 def data_path(*parts: str) -> Path:
-    """Return the path of a shipped file or folder, e.g. ``data_path("bundles", "nano")``.
+    """Return where a shipped file or folder is, e.g. ``data_path("bundles", "nano")``.
 
-    Raises FileNotFoundError, naming the path, when it is not there.
+    Whether it exists is for the caller to see: it knows what its absence means.
     """
-    path = Path(str(resources.files(__name__).joinpath(*parts)))
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: not part of this installation of latentvla_ros")
-    return path
+    return Path(str(resources.files(__name__).joinpath(*parts)))
