@@ -1,0 +1,199 @@
+"""The road networks of each split by name: drawn once, cached on disk, never shared by two splits.
+
+A cached network is a folder with SUMO's two files, the mapped layers and an index of their sha256;
+a folder that does not match its index (a truncated copy, an older version) is built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentvla_ros.contract import ContractError
+from latentvla_training.world.layers import (
+    RightOfWay,
+    build_lanes,
+    build_markings,
+    build_polygons,
+    build_right_of_way,
+    build_signals,
+)
+from latentvla_training.world.road_map import Layer, Prop, RoadMap
+from latentvla_training.world.sumo_network import NetworkBuildError, draw_network
+
+#: Number of networks in each split; their seeds lie in disjoint ranges.
+SPLIT_SIZES = {"train": 40, "val": 6, "test": 12}
+_SPLIT_SEEDS = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
+_ATTEMPTS = 60
+_VERSION = "v1"
+
+
+@dataclass(frozen=True)
+class NetworkFiles:
+    """What SUMO reads: the network and the signal programs."""
+
+    net: Path
+    signal_programs: Path
+
+
+def data_root() -> Path:
+    """Return the folder of generated data: ``$LATENTVLA_DATA``, else ``data`` in the repository."""
+    configured = os.environ.get("LATENTVLA_DATA")
+    return Path(configured) if configured else Path(__file__).resolve().parents[3] / "data"
+
+
+def split_networks(split: str) -> list[str]:
+    """Return the names of a split's networks, e.g. ``train-0007``.
+
+    Raises:
+        ContractError: unknown split.
+    """
+    if split not in SPLIT_SIZES:
+        raise ContractError("split", split, f"one of {sorted(SPLIT_SIZES)}")
+    return [f"{split}-{index:04d}" for index in range(SPLIT_SIZES[split])]
+
+
+def network_seed(name: str) -> int:
+    """Return the first seed of a network.
+
+    Raises:
+        ContractError: no split has a network of this name.
+    """
+    match = re.fullmatch(r"([a-z]+)-(\d{4})", name)
+    if not match or match[1] not in SPLIT_SIZES or int(match[2]) >= SPLIT_SIZES[match[1]]:
+        known = ", ".join(f"{s}-0000..{n - 1:04d}" for s, n in SPLIT_SIZES.items())
+        raise ContractError("network", name, f"one of {known}")
+    return _SPLIT_SEEDS[match[1]] + int(match[2])
+
+
+@lru_cache(maxsize=4)
+def build_road_map(name: str) -> RoadMap:
+    """Return the network ``name`` in NAVSIM's layers, drawing it first if it is not cached.
+
+    Raises:
+        ContractError: unknown name.
+        NetworkBuildError: none of the name's seeds gave a usable network.
+    """
+    net = read_net(name)
+    signals, signal_of = build_signals(net)
+    lanes = build_lanes(net, signal_of)
+    polygons = build_polygons(net, lanes)
+    drivable = [p.ring for p in polygons if p.layer in (Layer.ROADBLOCK, Layer.INTERSECTION)]
+    corners = np.concatenate(drivable)
+    bounds = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+    return RoadMap(
+        name=name,
+        polygons=polygons,
+        lanes=lanes,
+        signals=signals,
+        markings=build_markings(net, polygons),
+        props=_props(polygons, lanes, signals, bounds, network_seed(name)),
+        bounds=bounds,
+    )
+
+
+def _props(*arguments: Any) -> tuple[Prop, ...]:
+    if find_spec("latentvla_training.world.scenery") is None:
+        return ()
+    from latentvla_training.world.scenery import place_props
+
+    return place_props(*arguments)
+
+
+@lru_cache(maxsize=4)
+def right_of_way(name: str) -> RightOfWay:
+    """Return which connectors of network ``name`` yield to which."""
+    return build_right_of_way(read_net(name))
+
+
+@lru_cache(maxsize=4)
+def read_net(name: str) -> Any:
+    """Return network ``name`` as sumolib reads it, internal lanes included."""
+    import sumolib
+
+    return sumolib.net.readNet(str(network_files(name).net), withInternal=True)
+
+
+def network_files(name: str) -> NetworkFiles:
+    """Return SUMO's files of network ``name``; builds them when absent or damaged."""
+    seed = network_seed(name)
+    folder = data_root() / "world" / "networks" / _VERSION / name
+    if not _intact(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _build(name, seed, folder)
+    return NetworkFiles(folder / "net.net.xml", folder / "tls.add.xml")
+
+
+def _intact(folder: Path) -> bool:
+    """Whether every file of a cached network is the one that was written."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        return bool(index) and all(_digest(folder / file) == sha for file, sha in index.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _build(name: str, seed: int, folder: Path) -> None:
+    """Draw with the first seed that works; the finished folder appears in one rename."""
+    causes = []
+    for attempt in range(_ATTEMPTS):
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as scratch_name:
+            scratch = Path(scratch_name)
+            try:
+                net_path, tls_path = draw_network(seed + 1000 * attempt, scratch)
+                _check_usable(net_path)
+            except NetworkBuildError as error:
+                causes.append(str(error))
+                continue
+            finished = scratch / "finished"
+            finished.mkdir()
+            for path in (net_path, tls_path):
+                _strip_comments(path, finished / path.name)
+            index = {path.name: _digest(path) for path in sorted(finished.iterdir())}
+            (finished / "index.json").write_text(json.dumps(index))
+            if folder.exists() and not _intact(folder):
+                os.replace(folder, scratch / "damaged")
+            try:
+                os.replace(finished, folder)
+            except OSError:
+                if not _intact(folder):  # another process finished the same network first
+                    raise
+            return
+    raise NetworkBuildError(f"network {name}: {_ATTEMPTS} seeds failed, last: {causes[-1]}")
+
+
+def _strip_comments(source: Path, target: Path) -> None:
+    """Copy a SUMO file without its comments, which hold the date: same seed, same bytes."""
+    target.write_text(re.sub(r"<!--.*?-->\s*", "", source.read_text(), flags=re.DOTALL))
+
+
+def _check_usable(net_path: Path) -> None:
+    """Refuse networks that are too small, too wide, unsignalised or with broken junctions."""
+    import sumolib
+
+    net: Any = sumolib.net.readNet(str(net_path), withInternal=True)
+    x_min, y_min, x_max, y_max = net.getBoundary()
+    extent = (x_max - x_min, y_max - y_min)
+    if not (400.0 < min(extent) and max(extent) < 850.0):
+        raise NetworkBuildError(f"extent {extent} m is not within 400 ... 850 m")
+    if len(net.getTrafficLights()) < 3:
+        raise NetworkBuildError(f"only {len(net.getTrafficLights())} signalised junctions")
+    for edge in net.getEdges(withInternal=False):
+        if edge.getLength() < 25.0:
+            raise NetworkBuildError(f"edge {edge.getID()} is {edge.getLength():.1f} m long")
+        if not edge.getOutgoing():
+            raise NetworkBuildError(f"edge {edge.getID()} is a dead end")

@@ -1,0 +1,362 @@
+"""Draws a road network with SUMO's own tools: netgenerate's topology, bent roads, netconvert.
+
+netgenerate only makes straight roads; here each road is re-drawn as an arc or an S-curve and given
+a class (lanes, speed, priority) before netconvert builds junctions. Signal programs are our own, so
+that every lane of an approach always shows one colour (one visible head per lane).
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from shapely.geometry import LineString
+
+Array = NDArray[np.float64]
+
+
+class NetworkBuildError(RuntimeError):
+    """SUMO could not build a usable network from this seed."""
+
+
+@dataclass(frozen=True)
+class RoadClass:
+    """What a road of one class looks like: choices of lanes and of km/h, SUMO priority."""
+
+    lanes: tuple[int, ...]
+    speeds_kmh: tuple[int, ...]
+    priority: int
+
+
+ROAD_CLASSES = (
+    RoadClass(lanes=(2, 2, 3), speeds_kmh=(50, 50, 60), priority=3),
+    RoadClass(lanes=(1, 2), speeds_kmh=(40, 50), priority=2),
+    RoadClass(lanes=(1,), speeds_kmh=(30, 40), priority=1),
+)
+LANE_WIDTH_M = 3.5
+JUNCTION_RADIUS_M = 9.0
+YELLOW_S, ALL_RED_S = 5, 2
+MIN_JUNCTIONS = 9
+
+
+@dataclass
+class _Road:
+    """An undirected road between two nodes."""
+
+    a: str
+    b: str
+    road_class: int = 2
+    lanes: int = 1
+    speed: float = 8.0
+    shape: Array | None = None
+
+
+def draw_network(seed: int, folder: Path) -> tuple[Path, Path]:
+    """Write ``net.net.xml`` and ``tls.add.xml`` of the network drawn with ``seed`` into ``folder``.
+
+    Raises:
+        NetworkBuildError: the tools failed or left too small a network.
+    """
+    rng = np.random.default_rng(seed)
+    nodes, roads = _topology(rng, seed, folder)
+    roads = _prune(nodes, roads, rng)
+    junctions = sum(count > 2 for count in _degrees(roads).values())
+    if junctions < MIN_JUNCTIONS:
+        raise NetworkBuildError(f"seed {seed}: {junctions} junctions, at least {MIN_JUNCTIONS}")
+    _assign_classes(nodes, roads, rng)
+    _bend(nodes, roads, rng)
+    _write_plain(nodes, roads, rng, folder)
+    net_path = folder / "net.net.xml"
+    _run(
+        "netconvert", "--node-files", "plain.nod.xml", "--edge-files", "plain.edg.xml",
+        "--output-file", net_path.name, "--no-turnarounds", "--seed", str(seed),
+        "--junctions.internal-link-detail", "12", "--junctions.corner-detail", "6",
+        "--junctions.limit-turn-speed", "2.5", "--default.lanewidth", str(LANE_WIDTH_M),
+        "--default.junctions.radius", str(JUNCTION_RADIUS_M), "--precision", "3",
+        cwd=folder,
+    )  # fmt: skip
+    tls_path = folder / "tls.add.xml"
+    _write_signal_programs(net_path, tls_path, rng)
+    return net_path, tls_path
+
+
+def sumo_binary(name: str) -> str:
+    """Return the path of a SUMO tool of the installed ``eclipse-sumo`` package."""
+    import sumo
+
+    return str(Path(sumo.SUMO_HOME) / "bin" / name)
+
+
+def _run(tool: str, *arguments: str, cwd: Path) -> None:
+    result = subprocess.run(
+        [sumo_binary(tool), *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0:
+        raise NetworkBuildError(f"{tool} failed: {result.stderr.strip()[:500]}")
+
+
+def _topology(
+    rng: np.random.Generator, seed: int, folder: Path
+) -> tuple[dict[str, Array], list[_Road]]:
+    """Let netgenerate place nodes and straight roads."""
+    style = ("grid", "rand", "spider", "rand")[int(rng.integers(4))]
+    arguments = {
+        "grid": [
+            "--grid", "--grid.x-number", "4", "--grid.y-number", "4",
+            "--grid.x-length", f"{rng.uniform(140, 185):.1f}",
+            "--grid.y-length", f"{rng.uniform(140, 185):.1f}",
+        ],
+        "rand": [
+            "--rand", "--rand.iterations", str(int(rng.integers(34, 46))),
+            "--rand.min-distance", "110", "--rand.max-distance", "190", "--rand.min-angle", "65",
+            "--rand.num-tries", "80", "--rand.connectivity", "0.97",
+            "--rand.neighbor-dist1", "0", "--rand.neighbor-dist2", "1",
+            "--rand.neighbor-dist3", "8", "--rand.neighbor-dist4", "10",
+            "--rand.neighbor-dist5", "0", "--rand.neighbor-dist6", "0",
+        ],
+        "spider": [
+            "--spider", "--spider.arm-number", str(int(rng.integers(5, 8))),
+            "--spider.circle-number", "3", "--spider.space-radius", f"{rng.uniform(95, 115):.1f}",
+            "--spider.omit-center",
+        ],
+    }[style]  # fmt: skip
+    _run("netgenerate", *arguments, "--seed", str(seed), "--plain-output-prefix", "base",
+         "--no-turnarounds", cwd=folder)  # fmt: skip
+    jitter = {"grid": 22.0, "rand": 0.0, "spider": 10.0}[style]
+    nodes = {
+        item.get("id", ""): np.array([float(item.get("x", 0)), float(item.get("y", 0))])
+        + rng.uniform(-jitter, jitter, 2)
+        for item in ElementTree.parse(folder / "base.nod.xml").getroot().iter("node")
+    }
+    pairs = {
+        tuple(sorted((item.get("from", ""), item.get("to", ""))))
+        for item in ElementTree.parse(folder / "base.edg.xml").getroot().iter("edge")
+        if item.get("from") is not None
+    }
+    return nodes, [_Road(a, b) for a, b in sorted(pairs)]
+
+
+def _prune(nodes: dict[str, Array], roads: list[_Road], rng: np.random.Generator) -> list[_Road]:
+    """Take out a few roads of dense nets (T junctions), then dead ends and all but one component."""
+    degree = _degrees(roads)
+    kept: list[_Road] = []
+    for index in rng.permutation(len(roads)):
+        road = roads[index]
+        if rng.random() < 0.18 and degree[road.a] > 3 and degree[road.b] > 3:
+            degree[road.a] -= 1
+            degree[road.b] -= 1
+        else:
+            kept.append(road)
+    kept.sort(key=lambda road: (road.a, road.b))
+    while True:
+        degree = _degrees(kept)
+        alive = [road for road in kept if degree[road.a] > 1 and degree[road.b] > 1]
+        if len(alive) == len(kept):
+            break
+        kept = alive
+    neighbors: dict[str, set[str]] = defaultdict(set)
+    for road in kept:
+        neighbors[road.a].add(road.b)
+        neighbors[road.b].add(road.a)
+    best: set[str] = set()
+    seen: set[str] = set()
+    for start in sorted(neighbors):
+        if start in seen:
+            continue
+        component, stack = {start}, [start]
+        while stack:
+            for other in neighbors[stack.pop()] - component:
+                component.add(other)
+                stack.append(other)
+        seen |= component
+        best = max(best, component, key=len)
+    for node in set(nodes) - best:
+        del nodes[node]
+    return [road for road in kept if road.a in best]
+
+
+def _degrees(roads: list[_Road]) -> dict[str, int]:
+    degree: dict[str, int] = defaultdict(int)
+    for road in roads:
+        degree[road.a] += 1
+        degree[road.b] += 1
+    return degree
+
+
+def _assign_classes(
+    nodes: dict[str, Array], roads: list[_Road], rng: np.random.Generator
+) -> None:
+    """Give classes along straight-on chains, so that a main road stays one through a junction."""
+    incident: dict[str, list[_Road]] = defaultdict(list)
+    for road in roads:
+        incident[road.a].append(road)
+        incident[road.b].append(road)
+    assigned: set[int] = set()
+    for index in rng.permutation(len(roads)):
+        if int(index) in assigned:
+            continue
+        kind = int(rng.choice(len(ROAD_CLASSES), p=(0.4, 0.35, 0.25)))
+        chain = [roads[index]]
+        for node in (roads[index].a, roads[index].b):
+            chain += _straight_on(roads[index], node, nodes, incident)
+        lanes = int(rng.choice(ROAD_CLASSES[kind].lanes))
+        speed = float(rng.choice(ROAD_CLASSES[kind].speeds_kmh)) / 3.6
+        for road in chain:
+            position = roads.index(road)
+            if position not in assigned:
+                assigned.add(position)
+                road.road_class, road.lanes, road.speed = kind, lanes, speed
+
+
+def _straight_on(
+    road: _Road, node: str, nodes: dict[str, Array], incident: dict[str, list[_Road]]
+) -> list[_Road]:
+    """Roads met when leaving ``road`` at ``node`` and keeping within 35 degrees of straight."""
+    found: list[_Road] = []
+    for _ in range(4):
+        origin = road.a if road.b == node else road.b
+        heading = nodes[node] - nodes[origin]
+        best, best_cosine = None, math.cos(math.radians(35))
+        for other in incident[node]:
+            if other is road:
+                continue
+            target = other.a if other.b == node else other.b
+            onward = nodes[target] - nodes[node]
+            cosine = float(heading @ onward / np.linalg.norm(heading) / np.linalg.norm(onward))
+            if cosine > best_cosine:
+                best, best_cosine = other, cosine
+        if best is None:
+            break
+        found.append(best)
+        node = best.a if best.b == node else best.b
+        road = best
+    return found
+
+
+def _bend(nodes: dict[str, Array], roads: list[_Road], rng: np.random.Generator) -> None:
+    """Draw each road as a straight, an arc or an S; a curve that would hit another road is dropped."""
+    for road in roads:
+        start, end = nodes[road.a], nodes[road.b]
+        length = float(np.linalg.norm(end - start))
+        normal = np.array([-(end - start)[1], (end - start)[0]]) / length
+        t = np.linspace(0.0, 1.0, max(2, int(length / 5.0)) + 1)
+        kind = rng.random()
+        sign = float(rng.choice((-1.0, 1.0)))
+        if kind < 0.2:
+            offset = np.zeros_like(t)
+        elif kind < 0.62:
+            limit = min(0.13 * length, length**2 / 400.0)  # radius of at least about 40 m
+            offset = sign * rng.uniform(0.35, 1.0) * limit * np.sin(math.pi * t)
+        else:
+            limit = min(0.07 * length, length**2 / 1400.0)
+            offset = sign * rng.uniform(0.4, 1.0) * limit * np.sin(2 * math.pi * t)
+        road.shape = start + t[:, None] * (end - start) + offset[:, None] * normal
+    for road in roads:
+        line = LineString(road.shape[1:-1]).buffer(26.0)  # type: ignore[index]
+        for other in roads:
+            if other is road or {road.a, road.b} & {other.a, other.b}:
+                continue
+            if line.intersects(LineString(other.shape)):
+                road.shape = np.stack([nodes[road.a], nodes[road.b]])
+                break
+
+
+def _write_plain(
+    nodes: dict[str, Array], roads: list[_Road], rng: np.random.Generator, folder: Path
+) -> None:
+    degree = _degrees(roads)
+    rank: dict[str, list[int]] = defaultdict(list)
+    for road in roads:
+        rank[road.a].append(road.road_class)
+        rank[road.b].append(road.road_class)
+    root = ElementTree.Element("nodes")
+    for node in sorted(nodes):
+        major = sum(kind == 0 for kind in rank[node])
+        chance = 0.0 if degree[node] < 3 else (0.85 if major >= 2 else 0.6)
+        kind = "traffic_light" if rng.random() < chance else "priority"
+        x, y = nodes[node]
+        ElementTree.SubElement(
+            root, "node", id=node, x=f"{x:.3f}", y=f"{y:.3f}", type=kind,
+            radius=f"{JUNCTION_RADIUS_M}",
+        )  # fmt: skip
+    ElementTree.ElementTree(root).write(folder / "plain.nod.xml")
+    root = ElementTree.Element("edges")
+    for number, road in enumerate(roads):
+        assert road.shape is not None
+        for name, source, target, shape in (
+            (f"r{number}f", road.a, road.b, road.shape),
+            (f"r{number}b", road.b, road.a, road.shape[::-1]),
+        ):
+            ElementTree.SubElement(
+                root, "edge", {"id": name, "from": source, "to": target},
+                numLanes=str(road.lanes), speed=f"{road.speed:.3f}",
+                priority=str(ROAD_CLASSES[road.road_class].priority), spreadType="right",
+                shape=" ".join(f"{x:.3f},{y:.3f}" for x, y in shape),
+            )  # fmt: skip
+    ElementTree.ElementTree(root).write(folder / "plain.edg.xml")
+
+
+def _write_signal_programs(net_path: Path, tls_path: Path, rng: np.random.Generator) -> None:
+    """Write one fixed-time program a junction: opposite approaches together, one colour each."""
+    import sumolib
+
+    net: Any = sumolib.net.readNet(str(net_path), withInternal=True)
+    root = ElementTree.Element("additional")
+    for tls in sorted(net.getTrafficLights(), key=lambda item: item.getID()):
+        links = [
+            (in_lane.getConnection(out_lane), index)
+            for in_lane, out_lane, index in tls.getConnections()
+        ]
+        size = max(index for _, index in links) + 1
+        edges = sorted({link.getFrom() for link, _ in links}, key=lambda edge: edge.getID())
+        program = ElementTree.SubElement(
+            root, "tlLogic", id=tls.getID(), type="static", programID="world",
+            offset=str(int(rng.integers(0, 40))),
+        )  # fmt: skip
+        for stage in _stages(edges):
+            active = [(link, index) for link, index in links if link.getFrom() in stage]
+            green = ["r"] * size
+            for link, index in active:
+                node = link.getFrom().getToNode()
+                yields = any(
+                    other.getFrom() is not link.getFrom() and node.forbids(other, link)
+                    for other, _ in active
+                )
+                green[index] = "g" if yields else "G"
+            fast = max(edge.getSpeed() for edge in stage)
+            duration = int(rng.integers(12, 19)) + (4 if fast > 12.0 else 0)
+            state = "".join(green)
+            yellow = state.replace("G", "y").replace("g", "y")
+            for seconds, phase in ((duration, state), (YELLOW_S, yellow), (ALL_RED_S, "r" * size)):
+                ElementTree.SubElement(program, "phase", duration=str(seconds), state=phase)
+    ElementTree.ElementTree(root).write(tls_path)
+
+
+def _stages(edges: list[Any]) -> list[list[Any]]:
+    """Pair approaches that face each other within 40 degrees; the others get stages of their own."""
+
+    def heading(edge: Any) -> float:
+        (x0, y0), (x1, y1) = edge.getShape()[-2:]
+        return math.atan2(y1 - y0, x1 - x0)
+
+    remaining, stages = list(edges), []
+    while remaining:
+        edge = remaining.pop(0)
+        opposed = [
+            (abs(math.remainder(heading(other) - heading(edge) - math.pi, 2 * math.pi)), other)
+            for other in remaining
+        ]
+        angle, other = min(opposed, key=lambda pair: pair[0], default=(math.pi, None))
+        if other is not None and angle < math.radians(40):
+            remaining.remove(other)
+            stages.append([edge, other])
+        else:
+            stages.append([edge])
+    return stages
