@@ -1,0 +1,1 @@
+"""The student planner in pure torch; imported by the torch backend and by training only."""

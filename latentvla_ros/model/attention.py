@@ -1,0 +1,70 @@
+"""Pre-norm attention blocks over a few dozen tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Attention(nn.Module):
+    """Multi-head attention of ``queries`` (B, N, D) over ``memory`` (B, S, D)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
+        """Return (B, N, D)."""
+        batch, count, width = queries.shape
+        size = memory.shape[1]
+        query = self.query(queries).view(batch, count, self.heads, -1).transpose(1, 2)
+        key, value = (
+            part.view(batch, size, self.heads, -1).transpose(1, 2)
+            for part in self.key_value(memory).chunk(2, dim=-1)
+        )
+        mixed = functional.scaled_dot_product_attention(query, key, value)  # (B, heads, N, D/heads)
+        return self.output(mixed.transpose(1, 2).reshape(batch, count, width))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention to a memory and a feed-forward net, each residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.self_norm = nn.LayerNorm(width)
+        self.self_attention = Attention(width, heads)
+        self.cross_norm = nn.LayerNorm(width)
+        self.cross_attention = Attention(width, heads)
+        self.feed_norm = nn.LayerNorm(width)
+        self.feed = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(approximate="tanh"), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
+        """Return queries (B, N, D) that have read ``memory`` (B, S, D), which is normalised already."""
+        normed = self.self_norm(queries)
+        queries = queries + self.self_attention(normed, normed)
+        queries = queries + self.cross_attention(self.cross_norm(queries), memory)
+        return queries + self.feed(self.feed_norm(queries))
+
+
+class GatedFusion(nn.Module):
+    """Cross-attention into extra tokens behind a gate that starts at zero.
+
+    With the gate at zero the output equals the input bit for bit, so the fused planner starts as the
+    plain one (method.md 3.2 D).
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, queries: Tensor, states: Tensor) -> Tensor:
+        """Return queries (B, N, D) plus the gated reading of ``states`` (B, S, D)."""
+        return queries + torch.tanh(self.gate) * self.attention(self.norm(queries), states)

@@ -1,0 +1,190 @@
+"""The student planner: images, calibration and ego state to scored trajectories.
+
+What is unusual in it: calibration is an input, past views are ordinary views, the plan is refined
+where it drives, and a latent reasoner waits behind a gate at zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from latentvla_ros.model.attention import DecoderLayer
+from latentvla_ros.model.bev import BevEncoder
+from latentvla_ros.model.config import PlannerConfig
+from latentvla_ros.model.ego_encoder import EgoEncoder
+from latentvla_ros.model.image_encoder import ImageEncoder
+from latentvla_ros.model.precision import full_precision
+from latentvla_ros.model.proposals import ProposalHead
+from latentvla_ros.model.reasoner import LatentReasoner
+
+
+@dataclass
+class Encoded:
+    """What the planner knows before it plans.
+
+    Attributes:
+        image_features: (B, V, C, h, w) at stride 8.
+        bev: (B, D, X, Y). memory: (B, S, D) BEV, view and ego tokens.
+        context: (B, K, D) what the plan depends on. ego: (B, D) float32.
+    """
+
+    image_features: Tensor
+    bev: Tensor
+    memory: Tensor
+    context: Tensor
+    ego: Tensor
+
+
+class ViewTokens(nn.Module):
+    """A few tokens per view by learned spatial attention; pixels know their ray in the ego frame."""
+
+    pixels: Tensor
+
+    def __init__(self, config: PlannerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.ray = nn.Linear(4, config.image_channels)
+        self.attention = nn.Linear(config.image_channels, config.view_tokens)
+        self.output = nn.Linear(config.image_channels, config.width)
+        v, u = torch.meshgrid(
+            (torch.arange(config.image_height // 8) + 0.5) * 8.0 - 0.5,
+            (torch.arange(config.image_width // 8) + 0.5) * 8.0 - 0.5,
+            indexing="ij",
+        )
+        pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1).reshape(-1, 3)
+        self.register_buffer("pixels", pixels, persistent=False)
+        times = torch.tensor(config.view_time_offsets_s).view(1, -1, 1, 1)
+        self.register_buffer("times", times, persistent=False)
+
+    def forward(
+        self, features: Tensor, view_mask: Tensor, intrinsics: Tensor, ego_from_camera: Tensor
+    ) -> Tensor:
+        """Return tokens (B, V T, D) from features (B, V, C, h, w) and calibration."""
+        batch, views = features.shape[:2]
+        with full_precision(features.device):
+            focal = torch.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]], dim=-1)
+            centre = intrinsics[..., :2, 2]
+            plane = (self.pixels[None, None, :, :2] - centre[:, :, None]) / focal[:, :, None]
+            camera = torch.cat([plane, torch.ones_like(plane[..., :1])], dim=-1)  # (B, V, P, 3)
+            rotation = ego_from_camera[:, :, None, :3, :3]
+            ray = (rotation * camera[..., None, :]).sum(-1)
+            ray = ray / ray.square().sum(-1, keepdim=True).sqrt()
+            times = self.times.expand(batch, views, ray.shape[2], 1)
+            place = self.ray(torch.cat([ray, times], dim=-1))
+        located = features.flatten(3).transpose(2, 3) + place.to(features.dtype)  # (B, V, P, C)
+        weights = self.attention(located).float().softmax(dim=2)  # (B, V, P, T)
+        tokens = weights.transpose(2, 3).to(located.dtype) @ located  # (B, V, T, C)
+        tokens = self.output(tokens) * view_mask[:, :, None, None].to(tokens.dtype)
+        return tokens.flatten(1, 2)
+
+
+class StudentPlanner(nn.Module):
+    """The network of a bundle; ``forward`` is inference."""
+
+    def __init__(self, config: PlannerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.image_encoder = ImageEncoder(config.backbone, config.image_channels)
+        self.bev_encoder = BevEncoder(config)
+        self.ego_encoder = EgoEncoder(width)
+        self.view_tokens = ViewTokens(config)
+        self.patch = nn.Conv2d(width, width, config.patch, stride=config.patch)
+        tokens = (config.bev_cells[0] // config.patch[0]) * (config.bev_cells[1] // config.patch[1])
+        tokens += config.view_tokens * len(config.view_time_offsets_s) + 3
+        self.token_position = nn.Parameter(torch.randn(1, tokens, width) * 0.02)
+        self.memory_norm = nn.LayerNorm(width)
+        self.context_queries = nn.Parameter(torch.randn(1, config.context_tokens, width) * 0.5)
+        self.context_layers = nn.ModuleList(
+            DecoderLayer(width, config.heads) for _ in range(config.context_layers)
+        )
+        self.context_norm = nn.LayerNorm(width)
+        self.reasoner = LatentReasoner(width, config.heads, config.reasoner_layers)
+        self.head = ProposalHead(config)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Map images (B, V, H, W, 3) uint8 to stride-8 features (B, V, C, h, w)."""
+        features = self.image_encoder(images.flatten(0, 1))
+        return features.view(*images.shape[:2], *features.shape[1:])
+
+    def encode(
+        self,
+        image_features: Tensor,
+        view_mask: Tensor,
+        intrinsics: Tensor,
+        ego_from_camera: Tensor,
+        ego_history: Tensor,
+        ego_history_mask: Tensor,
+        ego_dynamics: Tensor,
+        ego_dynamics_mask: Tensor,
+        command: Tensor,
+    ) -> Encoded:
+        """Fuse image features (B, V, C, h, w) with calibration and ego state into tokens."""
+        ego_tokens, ego = self.ego_encoder(
+            ego_history, ego_history_mask, ego_dynamics, ego_dynamics_mask, command
+        )
+        lifted = self.bev_encoder.lift(image_features, view_mask, intrinsics, ego_from_camera)
+        bev = self.bev_encoder(lifted, ego)
+        patches = self.patch(bev).flatten(2).transpose(1, 2)  # (B, tokens, D)
+        views = self.view_tokens(image_features, view_mask, intrinsics, ego_from_camera)
+        joined = torch.cat([patches, views, ego_tokens.to(patches.dtype)], dim=1)
+        memory = self.memory_norm(joined + self.token_position)
+        context = self.context_queries.expand(memory.shape[0], -1, -1)
+        for layer in self.context_layers:
+            context = layer(context, memory)
+        context = self.context_norm(context)
+        return Encoded(image_features, bev, memory, context, ego)
+
+    def decode(
+        self,
+        encoded: Encoded,
+        ego_dynamics: Tensor,
+        ego_dynamics_mask: Tensor,
+        latent_states: Tensor | None,
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return candidates (B, M, 8, 3) of every round and scores (B, M) of the last."""
+        memory = torch.cat([encoded.memory, encoded.context.to(encoded.memory.dtype)], dim=1)
+        return self.head(
+            encoded.bev,
+            memory,
+            encoded.context,
+            encoded.ego,
+            ego_dynamics,
+            ego_dynamics_mask,
+            latent_states,
+        )
+
+    def forward(
+        self,
+        images: Tensor,
+        view_mask: Tensor,
+        intrinsics: Tensor,
+        ego_from_camera: Tensor,
+        ego_history: Tensor,
+        ego_history_mask: Tensor,
+        ego_dynamics: Tensor,
+        ego_dynamics_mask: Tensor,
+        command: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Plan; arguments are ``Observation.INPUTS`` and results ``Plan.OUTPUTS``, batched.
+
+        Returns:
+            candidates (B, M, 8, 3) m, rad; scores (B, M); latent logits (B, 12, 16).
+        """
+        encoded = self.encode(
+            self.encode_images(images),
+            view_mask,
+            intrinsics,
+            ego_from_camera,
+            ego_history,
+            ego_history_mask,
+            ego_dynamics,
+            ego_dynamics_mask,
+            command,
+        )
+        states, logits = self.reasoner(encoded.memory)
+        rounds, scores = self.decode(encoded, ego_dynamics, ego_dynamics_mask, states)
+        return rounds[-1].float(), scores.float(), logits.float()
