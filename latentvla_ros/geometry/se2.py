@@ -55,3 +55,17 @@ def exponential(vx: float, vy: float, yaw_rate: float, duration_s: float) -> Pos
     return np.array(
         [vx * sin_term - vy * cos_term, vx * cos_term + vy * sin_term, float(wrap_angle(angle))]
     )
+
+
+def logarithm(pose: ArrayLike) -> Poses:
+    """Return the constant body twists (..., 3) that reach ``pose`` (..., 3) from the origin in 1 s."""
+    values = np.asarray(pose, np.float64)
+    angle = values[..., 2]
+    half = 0.5 * angle
+    small = np.abs(angle) < 1e-6
+    # (angle / 2) / tan(angle / 2), which tends to 1 - angle^2 / 12.
+    safe = np.where(small, 1.0, half)
+    cotangent = np.where(small, 1.0 - angle**2 / 12.0, safe / np.tan(safe))
+    vx = cotangent * values[..., 0] + half * values[..., 1]
+    vy = -half * values[..., 0] + cotangent * values[..., 1]
+    return np.stack([vx, vy, angle], axis=-1)
