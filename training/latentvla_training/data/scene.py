@@ -25,7 +25,7 @@ class SceneLabels:
         future_2hz: (8, 3) x, y, yaw at 0.5 ... 4 s, ego frame.
         future_10hz: (41, 3) at 0 ... 4 s, ego frame; row 0 is the ego itself.
         future_mask: (8,) bool, False past the end of a recording.
-        past_states: (4, 11) NAVSIM state columns at -1.5 ... 0 s in the **map** frame (x, y, heading,
+        past_states: (4, 11) NAVSIM state columns at -1.5 ... 0 s, **map** frame (x, y, heading,
             vx, vy, ax, ay, steer, steer_rate, yaw_rate, yaw_acc).
         agent_type: (A,) uint8. agent_size: (A, 2) length, width. agent_height: (A,).
         agent_state: (A, 51, 5) centre x, y, heading, global vx, vy at 0 ... 5 s, **map** frame.
@@ -72,7 +72,9 @@ class Scene:
         token: unique, ``<episode>/<step>`` for the world.
         network: road network or log it came from: the unit of bootstrapping.
         stamp_ns: t0. ego_pose: (3,) x, y, yaw in the **map** frame.
-        view_jpegs: V encoded images as published by the cameras, ``b""`` where a view is missing.
+        view_jpegs: V encoded images of the network's size, ``b""`` where a view is missing: the
+            JPEG as published where preprocessing leaves it untouched (the world's cameras),
+            otherwise the preprocessed view without loss (PNG).
         view_mask, intrinsics, ego_from_camera, ego_history, ego_history_mask, ego_dynamics,
             ego_dynamics_mask, command: as ``Observation`` (intrinsics after preprocessing).
         labels: futures, agents, map, lights.

@@ -1,0 +1,267 @@
+"""Shards of Scenes: Parquet files, written whole or not at all, read by index.
+
+A shard holds the Scenes of one episode (or log). Its footer carries how it was made and the hash of
+its contents; a file without a readable footer is no shard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentvla_ros.contract import ContractError
+from latentvla_training.data import scene_table
+from latentvla_training.data.scene import Scene, SceneLabels
+from latentvla_training.world.networks import data_root
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_META_KEY = b"latentvla"
+SUFFIX = ".parquet"
+
+
+class DiskFullError(OSError):
+    """The disk filled up while a shard was written; nothing of the shard is left."""
+
+
+def split_folder(split: str, root: Path | None = None) -> Path:
+    """Return the folder of a split's shards."""
+    return (root or data_root()) / "scenes" / split
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """What a shard's footer says.
+
+    Attributes:
+        name: of the episode. scenes: how many.
+        content_sha256: of the Scenes (``scene_table.scenes_hash``).
+        recipe: settings that decide the contents; a shard of another recipe is made again.
+        provenance: how it came about (code hash, versions), for people.
+        format_version: ``scene_table.FORMAT_VERSION``.
+    """
+
+    name: str
+    scenes: int
+    content_sha256: str
+    recipe: dict[str, Any]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    format_version: int = scene_table.FORMAT_VERSION
+
+
+def write_shard(
+    path: Path,
+    scenes: Iterable[Scene],
+    recipe: dict[str, Any] | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> ShardInfo:
+    """Write Scenes into one shard; the file appears under its name only when it is complete.
+
+    Args:
+        path: ends in ``.parquet``; its stem names the shard.
+        scenes: of one episode or log.
+        recipe, provenance: see ``ShardInfo``.
+
+    Raises:
+        DiskFullError: no space left.
+        ContractError: there is no Scene, or one breaks the table's shapes.
+    """
+    import pyarrow.parquet as pq
+
+    rows = list(scenes)
+    if not rows:
+        raise ContractError(f"shard[{path.stem}].scenes", 0, "at least one Scene")
+    info = ShardInfo(
+        path.stem, len(rows), scene_table.scenes_hash(rows), recipe or {}, provenance or {}
+    )
+    table = scene_table.to_table(rows).replace_schema_metadata(
+        {_META_KEY: json.dumps(asdict(info), sort_keys=True)}
+    )
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            # One page a column: what neighbouring Scenes share lies within zstd's window.
+            pq.write_table(
+                table,
+                file,
+                compression="zstd",
+                compression_level=3,
+                use_dictionary=list(scene_table.TEXT_COLUMNS),
+                data_page_size=1 << 30,
+                write_statistics=False,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                error.errno, f"no space left for shard {path.stem} ({table.nbytes} bytes)", path
+            ) from error
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+    return info
+
+
+def read_shard_info(path: Path) -> ShardInfo | None:
+    """Return a shard's footer, or None when the file is no complete shard of this format."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        info = ShardInfo(**json.loads(metadata[_META_KEY]))
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
+        return None
+    return info if info.format_version == scene_table.FORMAT_VERSION else None
+
+
+class ShardReader(Sequence[Scene]):
+    """Scenes of many shards by index.
+
+    Opening reads the small columns of every shard (``columns``), enough for baselines; pictures and
+    heavy labels are read a shard at a time when first asked for and kept while they fit the cache.
+    A reader may be forked or pickled into loader workers; each then fills its own cache, so call
+    ``preload`` before forking to share one.
+
+    Args:
+        paths: shards, in the order of the index.
+        cached_shards: how many shards' pictures stay in memory (heavy labels: eight).
+
+    Raises:
+        ContractError: a file is no complete shard.
+    """
+
+    def __init__(self, paths: Sequence[Path], cached_shards: int | None = None) -> None:
+        self.paths = tuple(Path(path) for path in paths)
+        self._cached_shards = cached_shards
+        self._pictures: OrderedDict[int, pyarrow.Table] = OrderedDict()
+        self._labels: OrderedDict[int, dict[str, list[np.ndarray[Any, Any]]]] = OrderedDict()
+        self.columns: dict[str, NDArray[Any]] = {}
+        self._scan()
+
+    def _scan(self) -> None:
+        import pyarrow.parquet as pq
+
+        wanted = [*scene_table.TEXT_COLUMNS, *scene_table.LIGHT_COLUMNS]
+        parts: dict[str, list[Any]] = {name: [] for name in wanted}
+        counts = []
+        for path in self.paths:
+            if read_shard_info(path) is None:
+                raise ContractError(f"shard {path}", "no readable footer", "a complete shard")
+            table = pq.read_table(path, columns=wanted, use_threads=False)
+            counts.append(table.num_rows)
+            for name in scene_table.TEXT_COLUMNS:
+                parts[name].extend(table.column(name).to_pylist())
+            for name in scene_table.LIGHT_COLUMNS:
+                parts[name].extend(scene_table.column_arrays(table, name))
+        self._starts = np.append(0, np.cumsum(counts)).astype(np.int64)
+        views = {len(mask) for mask in parts["view_mask"]}
+        if len(views) > 1:
+            raise ContractError("shards.views", sorted(views), "one number of views in all shards")
+        for name, values in parts.items():
+            self.columns[name] = np.asarray(values)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"scene {index} of {len(self)}")
+        index %= len(self)
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return shard, index - int(self._starts[shard])
+
+    def jpegs(self, index: int) -> tuple[bytes, ...]:
+        """Return the encoded pictures of a Scene, in the order of its views."""
+        shard, row = self._locate(index)
+        table = self._pictures.get(shard)
+        if table is None:
+            import pyarrow.parquet as pq
+
+            table = pq.read_table(
+                self.paths[shard], columns=[scene_table.PICTURES], use_threads=False
+            )
+            self._pictures[shard] = table
+            if self._cached_shards is not None and len(self._pictures) > self._cached_shards:
+                self._pictures.popitem(last=False)
+        else:
+            self._pictures.move_to_end(shard)
+        return scene_table.pictures(table, row)
+
+    def preload(self) -> None:
+        """Read all pictures now (at most as many shards as the cache holds)."""
+        for shard in range(len(self.paths))[: self._cached_shards]:
+            self.jpegs(int(self._starts[shard]))
+
+    def heavy_label(self, index: int, name: str) -> NDArray[Any]:
+        """Return one label of varying length, e.g. ``agent_state``, of a Scene."""
+        shard, row = self._locate(index)
+        return self._heavy(shard)[name][row]
+
+    def _heavy(self, shard: int) -> dict[str, list[np.ndarray[Any, Any]]]:
+        if shard not in self._labels:
+            import pyarrow.parquet as pq
+
+            names = list(scene_table.HEAVY_LABELS)
+            table = pq.read_table(self.paths[shard], columns=names, use_threads=False)
+            self._labels[shard] = {
+                name: list(scene_table.column_arrays(table, name)) for name in names
+            }
+            if len(self._labels) > 8:
+                self._labels.popitem(last=False)
+        self._labels.move_to_end(shard)
+        return self._labels[shard]
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return one Scene (an int) or a list of them (a slice)."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        shard, row = self._locate(index)
+        flat = int(self._starts[shard]) + row
+        values: dict[str, Any] = {name: self.columns[name][flat] for name in self.columns}
+        values.update({name: arrays[row] for name, arrays in self._heavy(shard).items()})
+        labels = {}
+        for column in scene_table.COLUMNS:
+            if column.label:
+                labels[column.name] = values.pop(column.name)
+        labels["own_light"] = int(labels["own_light"])
+        labels["own_light_distance_m"] = float(labels["own_light_distance_m"])
+        labels["own_light_switched"] = bool(labels["own_light_switched"])
+        values["token"], values["network"] = str(values["token"]), str(values["network"])
+        values["stamp_ns"] = int(values["stamp_ns"])
+        return Scene(view_jpegs=self.jpegs(flat), labels=SceneLabels(**labels), **values)
+
+    def __iter__(self) -> Iterator[Scene]:
+        return (self[index] for index in range(len(self)))
+
+
+def load_split(
+    split: str, root: Path | None = None, cached_shards: int | None = None
+) -> ShardReader:
+    """Open every complete shard of a split, in the order of their names.
+
+    Raises:
+        FileNotFoundError: the split has no shard; the message says how to make it.
+    """
+    folder = split_folder(split, root)
+    paths = [path for path in sorted(folder.glob(f"*{SUFFIX}")) if not path.name.startswith(".")]
+    if not paths:
+        raise FileNotFoundError(
+            f"no shards in {folder}; make them with latentvla-train world make --split {split}"
+        )
+    return ShardReader(paths, cached_shards)
