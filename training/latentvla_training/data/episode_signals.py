@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicHermiteSpline
 
 from latentvla_ros.contract import CameraModel, ContractError, Rig
-from latentvla_ros.geometry import se2, se3
+from latentvla_ros.geometry import se2
 from latentvla_training.data.image_encoding import JPEG_QUALITY, encode_jpeg
 from latentvla_training.world.episode import STEP_S, Episode
 
@@ -147,12 +147,13 @@ class EpisodeCameras:
         """
         camera, model = self._rig.camera(slot), self._models[slot]
         assert camera is not None
-        ego_from_camera = camera.ego_from_camera
-        if skew_ns:
-            then = self._path.pose(step * STEP_S + skew_ns * 1e-9)
-            moved = se2.relative(self._episode.ego[step, :3], then)
-            ego_from_camera = se3.from_se2(moved) @ ego_from_camera
         image = self._renderer.render(
-            self._episode, step, model.matrix, model.width, model.height, ego_from_camera
+            self._episode,
+            step,
+            model.matrix,
+            model.width,
+            model.height,
+            camera.ego_from_camera,
+            ego_pose=self._path.pose(step * STEP_S + skew_ns * 1e-9) if skew_ns else None,
         )
         return encode_jpeg(image, self._quality)

@@ -32,6 +32,7 @@ from latentvla_training.data.world_adapter import (
     SceneSettings,
     episode_scenes,
 )
+from latentvla_training.world.episode import Episode
 from latentvla_training.world.networks import split_networks
 
 logger = logging.getLogger(__name__)
@@ -146,19 +147,24 @@ def _network(name: str) -> tuple[Any, Any]:
     """Index and renderer of a network, kept for its next episode in this process."""
     from latentvla_training.data.labels import RoadIndex
     from latentvla_training.world.cameras import Renderer
-    from latentvla_training.world.networks import build_road_map
+    from latentvla_training.world.episode import Episode
+from latentvla_training.world.networks import build_road_map
 
     road_map = build_road_map(name)
     return RoadIndex(road_map), Renderer(road_map)
 
 
-def make_episode(task: EpisodeTask) -> ShardInfo:
-    """Simulate an episode, render its Scenes and write their shard."""
+def _simulate(name: str) -> Episode:
     from latentvla_training.world.simulation import simulate_episode
 
+    return simulate_episode(name)
+
+
+def make_episode(task: EpisodeTask) -> ShardInfo:
+    """Simulate an episode, render its Scenes and write their shard."""
     road, renderer = _network(task.network)
-    episode = simulate_episode(task.episode)
-    scenes = episode_scenes(episode, road, settings=task.settings, renderer=renderer)
+    scenes = episode_scenes(
+        _simulate(task.episode), road, settings=task.settings, renderer=renderer)
     return write_shard(task.path, scenes, recipe_of(task.settings), provenance())
 
 

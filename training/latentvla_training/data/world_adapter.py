@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from latentvla_ros.contract import Command, ContractError, EgoMotion, Rig, View
 from latentvla_ros.geometry import se3
-from latentvla_ros.sensing.ego_motion_buffer import EgoMotionBuffer, EgoMotionSettings
+from latentvla_ros.sensing.ego_motion_buffer import EgoMotionBuffer
 from latentvla_ros.sensing.preprocessing import ViewPreprocessor
 from latentvla_training.data.episode_signals import (
     EpisodeCameras,
@@ -24,7 +24,7 @@ from latentvla_training.data.labels import AGENT_STEPS, HISTORY_STEPS, EpisodeLa
 from latentvla_training.data.scene import Scene
 from latentvla_training.world.cameras import Renderer
 from latentvla_training.world.episode import STEP_S, Episode
-from latentvla_training.world.rig import IMAGE_HEIGHT, IMAGE_WIDTH, default_rig
+from latentvla_training.world.rig import IMAGE_HEIGHT, IMAGE_WIDTH, default_rig, default_slots
 from latentvla_training.world.road_map import RoadMap
 
 #: Raised whenever Scenes of the same episode come out different; shards of another one are remade.
@@ -84,7 +84,7 @@ class OdometryPlayer:
     def __init__(self, odometry: OdometrySamples) -> None:
         self._samples = iter(odometry)
         self._next = next(self._samples, None)
-        self.buffer = EgoMotionBuffer(EgoMotionSettings())
+        self.buffer = EgoMotionBuffer()
 
     def play_until(self, stamp_ns: int) -> EgoMotionBuffer:
         """Add every sample up to and including ``stamp_ns`` and return the buffer."""
@@ -106,6 +106,7 @@ class ViewGeometry:
     """
 
     def __init__(self, rig: Rig, views: tuple[View, ...], width: int, height: int) -> None:
+        trained = {slot.name: slot for slot in default_slots()}
         intrinsics, mounts = [], []
         for view in views:
             camera = rig.camera(view.slot)
@@ -113,7 +114,9 @@ class ViewGeometry:
                 raise ContractError(
                     f"rig.cameras[{view.slot}]", camera, "a camera with intrinsics for the view"
                 )
-            preprocessor = ViewPreprocessor(camera.model, camera.rectified, width, height)
+            preprocessor = ViewPreprocessor.for_slot(
+                trained[view.slot], camera.model, camera.rectified, width, height
+            )
             intrinsics.append(preprocessor.intrinsics)
             mounts.append(camera.ego_from_camera)
         self.intrinsics: NDArray[np.float32] = np.stack(intrinsics).astype(np.float32)

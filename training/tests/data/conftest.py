@@ -28,7 +28,7 @@ def _lane(lane_id: str, edge: str, x0: float, x1: float, y: float, signal: int =
 
 @pytest.fixture
 def road_map() -> RoadMap:
-    """A straight road along x: edge a, a controlled junction at 60 ... 80 m, edge b, one far off."""
+    """A road along x: edge a, a controlled junction at 60 ... 80 m, edge b, one far away."""
     lanes = [
         _lane("a_0", "a", -40.0, 60.0, 0.0),
         _lane(":j_0_0", ":j_0", 60.0, 80.0, 0.0, signal=0),
@@ -110,10 +110,12 @@ class StripeRenderer:
         width: int,
         height: int,
         ego_from_camera: NDArray[np.float64],
+        ego_pose: NDArray[np.float64] | None = None,
     ) -> NDArray[np.uint8]:
         """Return an (H, W, 3) uint8 picture."""
         del intrinsics
-        place = episode.ego[step, 0] + ego_from_camera[0, 3]
+        ego = episode.ego[step] if ego_pose is None else ego_pose
+        place = ego[0] + ego_from_camera[0, 3]
         columns = np.arange(width)[None, :, None] + 10.0 * place
         rows = np.arange(height)[:, None, None] * (1.0 + ego_from_camera[1, 3])
         shade = 127.0 + 100.0 * np.sin(0.05 * columns + 0.03 * rows + np.arange(3))
