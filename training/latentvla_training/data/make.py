@@ -147,8 +147,7 @@ def _network(name: str) -> tuple[Any, Any]:
     """Index and renderer of a network, kept for its next episode in this process."""
     from latentvla_training.data.labels import RoadIndex
     from latentvla_training.world.cameras import Renderer
-    from latentvla_training.world.episode import Episode
-from latentvla_training.world.networks import build_road_map
+    from latentvla_training.world.networks import build_road_map
 
     road_map = build_road_map(name)
     return RoadIndex(road_map), Renderer(road_map)
@@ -164,7 +163,8 @@ def make_episode(task: EpisodeTask) -> ShardInfo:
     """Simulate an episode, render its Scenes and write their shard."""
     road, renderer = _network(task.network)
     scenes = episode_scenes(
-        _simulate(task.episode), road, settings=task.settings, renderer=renderer)
+        _simulate(task.episode), road, settings=task.settings, renderer=renderer
+    )
     return write_shard(task.path, scenes, recipe_of(task.settings), provenance())
 
 
