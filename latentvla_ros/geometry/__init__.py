@@ -1,1 +1,1 @@
-"""SE(2) and SE(3) algebra, camera projection and rectification, trajectory kinematics; numpy only."""
+"""SE(2) and SE(3) algebra, camera projection and rectification, trajectory kinematics."""

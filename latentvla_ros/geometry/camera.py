@@ -1,7 +1,7 @@
 """Pinhole cameras: projection, crop and resize of intrinsics, rectification maps.
 
-Pixels: the centre of the top-left pixel is (0, 0), as in OpenCV and sensor_msgs/CameraInfo; an image
-of width W covers -0.5 ... W - 0.5. Camera axes are optical: x right, y down, z forward.
+Pixels: the centre of the top-left pixel is (0, 0), as in OpenCV and sensor_msgs/CameraInfo; an
+image of width W covers -0.5 ... W - 0.5. Camera axes are optical: x right, y down, z forward.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def widest_pinhole(
     """Find the widest centred pinhole view that a distorted camera fills completely.
 
     The view looks along the optical axis with square pixels; it is widened until its border would
-    leave the published image, or ``max_fov_deg`` is reached. Widening from inside out keeps clear of
-    the radius at which a distortion polynomial folds back.
+    leave the published image, or ``max_fov_deg`` is reached. Widening from inside out keeps clear
+    of the radius at which a distortion polynomial folds back.
 
     Returns:
         its (3, 3) matrix and its horizontal field of view in degrees (0 when nothing fits).

@@ -47,7 +47,7 @@ def transform_points(a_from_b: ArrayLike, points_b: ArrayLike) -> NDArray[np.flo
 
 
 def exponential(vx: float, vy: float, yaw_rate: float, duration_s: float) -> Poses:
-    """Return the pose (3,) reached from the origin under a constant body twist for ``duration_s``."""
+    """Return the pose (3,) reached from the origin under a constant body twist."""
     angle = yaw_rate * duration_s
     if abs(angle) < 1e-9:
         return np.array([vx * duration_s, vy * duration_s, angle])
@@ -58,7 +58,7 @@ def exponential(vx: float, vy: float, yaw_rate: float, duration_s: float) -> Pos
 
 
 def logarithm(pose: ArrayLike) -> Poses:
-    """Return the constant body twists (..., 3) that reach ``pose`` (..., 3) from the origin in 1 s."""
+    """Return the constant body twists (..., 3) that reach poses (..., 3) from the origin in 1 s."""
     values = np.asarray(pose, np.float64)
     angle = values[..., 2]
     half = 0.5 * angle

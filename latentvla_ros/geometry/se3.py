@@ -12,7 +12,7 @@ BODY_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0
 
 
 def from_xyz_rpy(xyz: ArrayLike, rpy: ArrayLike) -> Transform:
-    """Return the transform of a translation (3,) m and roll, pitch, yaw (3,) rad, Rz Ry Rx (URDF)."""
+    """Return the transform of a translation (3,) m and roll, pitch, yaw (3,) rad (URDF order)."""
     roll, pitch, yaw = np.asarray(rpy, np.float64)
     cr, sr, cp, sp = np.cos(roll), np.sin(roll), np.cos(pitch), np.sin(pitch)
     cy, sy = np.cos(yaw), np.sin(yaw)
@@ -27,7 +27,7 @@ def from_xyz_rpy(xyz: ArrayLike, rpy: ArrayLike) -> Transform:
 
 
 def camera_mount(xyz: ArrayLike, yaw: float, pitch: float = 0.0, roll: float = 0.0) -> Transform:
-    """Return ego_from_camera of a camera at ``xyz`` m that looks along yaw (left +), pitch (down +)."""
+    """Return ego_from_camera at ``xyz`` m, looking along yaw (left +) and pitch (down +), rad."""
     transform = from_xyz_rpy(xyz, (roll, pitch, yaw))
     transform[:3, :3] = transform[:3, :3] @ BODY_FROM_OPTICAL
     return transform

@@ -6,9 +6,9 @@ integrated twist, the chain goes on by twist and the raw frame is re-anchored to
 motion compensation read the chain; ``EgoMotion.pose`` is given in the latest raw frame.
 
 Acceleration is no measurement but a fixed causal filter: the least-squares slope of the twist over
-``ACCELERATION_WINDOW_S`` up to t0, taken at fixed times between the samples so that 10 Hz and 100 Hz
-odometry give the same value. ``ax = d vx/dt - vy r`` and ``ay = d vy/dt + vx r`` are the inertial
-acceleration of the rear axle in body axes (a steady turn has ay = vx r).
+``ACCELERATION_WINDOW_S`` up to t0, taken at fixed times between the samples so that 10 Hz and 100
+Hz odometry give the same value. ``ax = d vx/dt - vy r`` and ``ay = d vy/dt + vx r`` are the
+inertial acceleration of the rear axle in body axes (a steady turn has ay = vx r).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _SLOPE_WEIGHTS = _ACCELERATION_TIMES_S - _ACCELERATION_TIMES_S.mean()
 _SLOPE_WEIGHTS = _SLOPE_WEIGHTS / (_SLOPE_WEIGHTS**2).sum()
 
 
-class WarmingUp(RuntimeError):
+class WarmingUp(RuntimeError):  # noqa: N818
     """Less odometry is buffered before the asked stamp than a history needs."""
 
 
-class OdometryStale(RuntimeError):
+class OdometryStale(RuntimeError):  # noqa: N818
     """The asked stamp is further past the newest odometry than may be extrapolated."""
 
 
@@ -362,7 +362,8 @@ def in_base_frame(
     Args:
         pose: (3,) of the odometry's child frame in the odometry frame.
         twist: (3,) vx, vy, yaw rate in that child frame.
-        base_from_twist: (3,) x, y, yaw of the child frame in ``base_frame`` (``Rig.base_from_twist``).
+        base_from_twist: (3,) x, y, yaw of the child frame in ``base_frame``
+            (``Rig.base_from_twist``).
 
     Returns:
         pose (3,) of ``base_frame`` in the odometry frame and its twist (3,).

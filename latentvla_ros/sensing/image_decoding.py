@@ -1,8 +1,8 @@
 """Bytes of a camera message to an RGB image, with one named cause for everything that can be wrong.
 
-Nothing here copies the message's payload: ``bytes``, ``memoryview``, ``array.array`` and numpy arrays
-are read in place. OpenCV decodes a truncated JPEG to a half-grey picture without an error, so
-the end-of-image marker is checked first.
+Nothing here copies the message's payload: ``bytes``, ``memoryview``, ``array.array`` and numpy
+arrays are read in place. OpenCV decodes a truncated JPEG to a half-grey picture without an error,
+so the end-of-image marker is checked first.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def decode_compressed(data: Any, format_: str, reduction: int = 1) -> Image:
         ImageError: ``empty``, ``corrupt``, ``wrong_size`` (beyond ``MAX_PIXELS``) or
             ``unknown_encoding`` (neither JPEG nor PNG).
     """
-    return cv2.cvtColor(decode_bgr(data, format_, reduction), cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+    bgr = decode_bgr(data, format_, reduction)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
 def decode_bgr(data: Any, format_: str, reduction: int = 1) -> Image:
@@ -130,7 +131,8 @@ def decode_raw(
     """Convert the payload of a sensor_msgs/Image to RGB.
 
     Args:
-        data: pixel bytes, any buffer of ``step * height`` bytes (NV12 and NV21: ``step * height * 3/2``).
+        data: pixel bytes, any buffer of ``step * height`` bytes (half as many again
+            for NV12 and NV21).
         encoding: a key of ``RAW_ENCODINGS`` (sensor_msgs/image_encodings names).
         width, height: pixels.
         step: bytes from one row to the next, padding included.
@@ -187,8 +189,8 @@ class RawLayout:
     rows_per_two: int = 2
 
 
-#: Every raw encoding understood, by its sensor_msgs name. OpenCV names a Bayer pattern by the second
-#: row's second pixel, ROS by the first row's first: rggb is OpenCV's BG.
+#: Every raw encoding understood, by its sensor_msgs name. OpenCV names a Bayer pattern by the
+#: second row's second pixel, ROS by the first row's first: rggb is OpenCV's BG.
 RAW_ENCODINGS: dict[str, RawLayout] = {
     "rgb8": RawLayout(3, None),
     "bgr8": RawLayout(3, cv2.COLOR_BGR2RGB),

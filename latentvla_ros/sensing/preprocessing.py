@@ -3,8 +3,8 @@
 Three steps, in this order, on uint8:
 
 1. *Pre-shrink* by k in {1, 2, 4, 8}, the largest that leaves at least the view's resolution: a JPEG
-   is decoded at that reduced scale, any other image is averaged over k x k blocks. Both are low-pass
-   filters over the same pixel blocks, so a lamp of a few pixels does not alias away.
+   is decoded at that reduced scale, any other image is averaged over k x k blocks. Both are
+   low-pass filters over the same pixel blocks, so a lamp of a few pixels does not alias away.
 2. *Crop* (rectified image) or *rectify* (distorted image).
    A rectified image loses what exceeds the view's aspect and, where the camera is wider than the
    trained field of view by more than 2 %, what exceeds that. The window is centred on the principal
@@ -75,7 +75,8 @@ class ViewPreprocessor:
             model: intrinsics as published (K and D of a raw image, P of a rectified one).
             rectified: whether the published image is already rectified.
             width, height: pixels of the view.
-            horizontal_fov_deg: field of view the model was trained in; wider images are cropped to it.
+            horizontal_fov_deg: field of view the model was trained in; wider images are cropped to
+                it.
             fov_range_deg: fields of view the model accepts after the crop.
             name: camera slot, for messages.
 
@@ -254,6 +255,6 @@ def _crop_window(
 
 
 def _place(centre: float, size: int, limit: int, k: int) -> int:
-    """Return the start of a window of ``size`` about ``centre``, a multiple of k inside ``limit``."""
+    """Return the start, a multiple of k, of a window about ``centre`` inside ``limit`` pixels."""
     start = round((centre - (size - 1) / 2.0) / k) * k
     return int(min(max(start, 0), (limit - size) // k * k))

@@ -152,7 +152,7 @@ def check_rig(
 
 
 def mounting_angles_deg(ego_from_camera: np.ndarray) -> tuple[float, float, float]:
-    """Return yaw (left +), pitch (nose down +) and roll (right side down +) of optical axes, degrees."""
+    """Return yaw (left +), pitch (down +) and roll (right side down +) of a camera, degrees."""
     rotation = np.asarray(ego_from_camera, np.float64)[:3, :3] @ se3.BODY_FROM_OPTICAL.T
     yaw = math.degrees(math.atan2(rotation[1, 0], rotation[0, 0]))
     pitch = math.degrees(math.asin(max(-1.0, min(1.0, -rotation[2, 0]))))
