@@ -136,8 +136,22 @@ def build_polygons(net: Any, lanes: dict[str, Lane]) -> tuple[Polygon, ...]:
         if len(outline) < 3:
             continue
         area = ShapelyPolygon(outline[:, :2]).buffer(SEAM_M, join_style=JOIN_STYLE.mitre)
-        polygons.append(Polygon(Layer.INTERSECTION, node.getID(), ring_of(area)))
+        inside = [bands[name] for name in _connectors_of(net, node)]
+        polygons.append(
+            Polygon(Layer.INTERSECTION, node.getID(), ring_of(unary_union([area, *inside])))
+        )
     return tuple(polygons)
+
+
+def _connectors_of(net: Any, node: Any) -> list[str]:
+    """Ids of all internal lanes of a junction, whose wide turns may leave its drawn outline."""
+    prefix = f":{node.getID()}_"
+    return [
+        lane.getID()
+        for edge in net.getEdges(withInternal=True)
+        if edge.getID().startswith(prefix)
+        for lane in edge.getLanes()
+    ]
 
 
 def build_signals(net: Any) -> tuple[tuple[Signal, ...], dict[str, int]]:

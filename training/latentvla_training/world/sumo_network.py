@@ -258,6 +258,7 @@ def _bend(nodes: dict[str, Array], roads: list[_Road], rng: np.random.Generator)
             limit = min(0.07 * length, length**2 / 1400.0)
             offset = sign * rng.uniform(0.4, 1.0) * limit * np.sin(2 * math.pi * t)
         road.shape = start + t[:, None] * (end - start) + offset[:, None] * normal
+    _straighten_sharp_corners(nodes, roads)
     for road in roads:
         line = LineString(road.shape[1:-1]).buffer(26.0)  # type: ignore[index]
         for other in roads:
@@ -266,6 +267,28 @@ def _bend(nodes: dict[str, Array], roads: list[_Road], rng: np.random.Generator)
             if line.intersects(LineString(other.shape)):
                 road.shape = np.stack([nodes[road.a], nodes[road.b]])
                 break
+
+
+def _straighten_sharp_corners(nodes: dict[str, Array], roads: list[_Road]) -> None:
+    """Straighten bends that close the angle between two roads; refuse what stays below 45 degrees."""
+    for limit_deg, last in ((62.0, False), (45.0, True)):
+        for node in sorted(nodes):
+            leaving = []
+            for road in roads:
+                if node in (road.a, road.b) and road.shape is not None:
+                    shape = road.shape if road.a == node else road.shape[::-1]
+                    reach = np.argmax(np.linalg.norm(shape - shape[0], axis=1) > 18.0) or -1
+                    leaving.append((road, shape[reach] - shape[0]))
+            for first in range(len(leaving)):
+                for road, vector in leaving[first + 1 :]:
+                    other, ray = leaving[first]
+                    cosine = vector @ ray / np.linalg.norm(vector) / np.linalg.norm(ray)
+                    if cosine < math.cos(math.radians(limit_deg)):
+                        continue
+                    if last:
+                        raise NetworkBuildError(f"two roads leave node {node} too close together")
+                    for sharp in (road, other):
+                        sharp.shape = np.stack([nodes[sharp.a], nodes[sharp.b]])
 
 
 def _write_plain(
