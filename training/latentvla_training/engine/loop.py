@@ -1,0 +1,201 @@
+"""The training loop: steps, averaging, validation, checkpoints, progress; any device (accelerate).
+
+A run folder holds ``recipe.yaml``, ``checkpoint.pt``, TensorBoard events and ``metrics.jsonl``. The
+same command again continues the run where its last checkpoint left it: same step, optimizer, random
+state and data position.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from latentvla_ros.contract import ContractError
+from latentvla_training.engine.averaging import AveragedModel
+from latentvla_training.engine.checkpoint import load_checkpoint, save_checkpoint
+from latentvla_training.engine.recipe import OptimizerSettings, Recipe
+
+Batch = dict[str, Tensor]
+
+
+class Task(Protocol):
+    """What a run trains.
+
+    ``module`` maps a batch to weighted losses by name. ``batches`` yields those of this process from
+    a step on. ``validate`` returns figures of the averaged module.
+    """
+
+    module: nn.Module
+
+    def batches(self, start_step: int, process: int, processes: int) -> Iterable[Batch]: ...
+
+    def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]: ...
+
+
+def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
+    """Return the rate of ``step``: linear warm-up, then a cosine."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    cosine = 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+    floor = settings.final_fraction
+    return settings.learning_rate * (floor + (1.0 - floor) * cosine)
+
+
+def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """Return AdamW over the trainable parameters; vectors and scalars are not decayed."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, foreach=True)
+
+
+def run_training(
+    task: Task,
+    recipe: Recipe,
+    folder: Path,
+    stop_after_steps: int | None = None,
+    progress: bool = True,
+) -> nn.Module:
+    """Train ``task`` in ``folder``, from its checkpoint when there is one; returns the averaged module.
+
+    Args:
+        stop_after_steps: end this call after so many steps with a checkpoint, as if interrupted.
+
+    Raises:
+        ContractError: the folder holds a run of another recipe.
+        FloatingPointError: the loss is not finite.
+    """
+    from accelerate import Accelerator
+    from torch.utils.tensorboard import SummaryWriter
+    from tqdm import tqdm
+
+    if recipe.run.threads:
+        torch.set_num_threads(recipe.run.threads)
+    accelerator = Accelerator(mixed_precision=recipe.run.mixed_precision)
+    main = accelerator.is_main_process
+    if main:
+        _claim_folder(folder, recipe)
+    optimizer = make_optimizer(task.module, recipe.optimizer)
+    averaged = AveragedModel(task.module, recipe.optimizer.ema_decay)
+    start, best = 0, math.inf
+    state = load_checkpoint(folder)
+    if state is not None:
+        task.module.load_state_dict(state["module"])
+        averaged.module.load_state_dict(state["averaged"])
+        averaged.updates, start, best = state["updates"], state["step"], state["best"]
+        torch.set_rng_state(state["rng"])
+    averaged.module.to(accelerator.device)
+    module, prepared = accelerator.prepare(task.module, optimizer)
+    if state is not None:
+        optimizer.load_state_dict(state["optimizer"])
+    steps = recipe.run.steps
+    every = max(1, recipe.run.validate_passes // recipe.run.batch_size)
+    writer = SummaryWriter(str(folder)) if main else None
+    bar = tqdm(total=steps, initial=start, desc=folder.name, unit="step", disable=not (main and progress))
+
+    def checkpoint(step: int) -> None:
+        if not main:
+            return
+        save_checkpoint(
+            folder,
+            {
+                "module": accelerator.unwrap_model(module).state_dict(),
+                "averaged": averaged.module.state_dict(),
+                "updates": averaged.updates,
+                "optimizer": optimizer.state_dict(),
+                "rng": torch.get_rng_state(),
+                "step": step,
+                "best": best,
+            },
+        )
+
+    saved, logged = time.monotonic(), time.monotonic()
+    module.train()
+    step = start
+    for step, batch in enumerate(
+        task.batches(start, accelerator.process_index, accelerator.num_processes), start=start + 1
+    ):
+        rate = learning_rate(step - 1, steps, recipe.optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        losses = module({name: value.to(accelerator.device) for name, value in batch.items()})
+        total = torch.stack([loss.float() for loss in losses.values()]).sum()
+        if not torch.isfinite(total):
+            raise FloatingPointError(
+                f"loss at step {step}: { {name: float(loss) for name, loss in losses.items()} }"
+            )
+        prepared.zero_grad(set_to_none=True)
+        accelerator.backward(total)
+        norm = accelerator.clip_grad_norm_(module.parameters(), recipe.optimizer.clip)
+        prepared.step()
+        averaged.update(accelerator.unwrap_model(module))
+        bar.update()
+        if step % recipe.run.log_steps == 0 and writer is not None:
+            now = time.monotonic()
+            rate_s = recipe.run.log_steps * recipe.run.batch_size / (now - logged)
+            logged = now
+            values = {f"loss/{name}": float(loss.detach()) for name, loss in losses.items()}
+            values |= {"loss/total": float(total.detach()), "train/gradient_norm": float(norm)}
+            values |= {"train/learning_rate": rate, "train/scenes_per_s": rate_s}
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
+            _log(folder, {"step": step, **values})
+            bar.set_postfix(loss=f"{float(total.detach()):.3f}", scenes_s=f"{rate_s:.1f}")
+        last = step == steps
+        if (step % every == 0 or last) and main:
+            figures = task.validate(averaged.module, accelerator.device)
+            best = min(best, figures.get("ade", best))
+            for name, value in figures.items():
+                writer.add_scalar(f"val/{name}", value, step) if writer else None
+            _log(folder, {"step": step, **{f"val/{name}": v for name, v in figures.items()}})
+            bar.write(f"step {step}: " + "  ".join(f"{k} {v:.4f}" for k, v in figures.items()))
+            module.train()
+            logged = time.monotonic()
+        stopping = stop_after_steps is not None and step - start >= stop_after_steps
+        if last or stopping or time.monotonic() - saved > 60.0 * recipe.run.checkpoint_minutes:
+            checkpoint(step)
+            saved = time.monotonic()
+        if stopping:
+            break
+    bar.close()
+    if writer is not None:
+        writer.close()
+    return averaged.module
+
+
+def _claim_folder(folder: Path, recipe: Recipe) -> None:
+    """Write the recipe into a new run folder, or check that it is the same in an old one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(json.loads(json.dumps(asdict(recipe))), sort_keys=False)
+    path = folder / "recipe.yaml"
+    if path.is_file():
+        found = path.read_text(encoding="utf-8")
+        if found != text:
+            different = [a for a, b in zip(found.splitlines(), text.splitlines(), strict=False) if a != b]
+            raise ContractError(
+                f"run folder {folder}", different[:3], "an empty folder or a run of the same recipe"
+            )
+        return
+    part = folder / f".recipe.{os.getpid()}.part"
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _log(folder: Path, entry: dict[str, Any]) -> None:
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+

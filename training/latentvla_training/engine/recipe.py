@@ -1,0 +1,167 @@
+"""Recipes: one YAML file a recipe, read into frozen dataclasses; an unknown key is an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from latentvla_ros.contract import ContractError
+from latentvla_ros.model.config import PlannerConfig
+from latentvla_training.planner.augmentation import AugmentationSettings
+from latentvla_training.planner.losses import LossSettings
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with warm-up and a cosine to ``final_fraction`` of the rate.
+
+    Attributes:
+        learning_rate, weight_decay: of AdamW. clip: largest gradient norm.
+        warmup_steps: of linear warm-up. final_fraction: of the rate at the end.
+        ema_decay: of the averaged weights that are validated and exported.
+    """
+
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    warmup_steps: int = 100
+    final_fraction: float = 0.02
+    ema_decay: float = 0.998
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "clip"):
+            if getattr(self, name) <= 0:
+                raise ContractError(f"optimizer.{name}", getattr(self, name), "above 0")
+        for name in ("final_fraction", "ema_decay"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ContractError(f"optimizer.{name}", getattr(self, name), "0 to below 1")
+        if self.warmup_steps < 0 or self.weight_decay < 0:
+            raise ContractError("optimizer.warmup_steps", self.warmup_steps, "at least 0")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Length and housekeeping of a run.
+
+    Attributes:
+        passes: scenes shown to the network in all. batch_size: scenes a step, over all processes.
+        workers: processes that decode and augment. threads: of torch on a CPU; 0 leaves its default.
+        mixed_precision: ``bf16`` or ``no``.
+        checkpoint_minutes: wall time between checkpoints. log_steps: between entries in TensorBoard.
+        validate_passes: scenes between validations. validate_scenes: at most so many, evenly spread.
+        seed: of weights, order and augmentation.
+    """
+
+    passes: int = 60_000
+    batch_size: int = 32
+    workers: int = 1
+    threads: int = 0
+    mixed_precision: str = "bf16"
+    checkpoint_minutes: float = 5.0
+    log_steps: int = 20
+    validate_passes: int = 10_000
+    validate_scenes: int = 400
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("passes", "batch_size", "log_steps", "validate_passes", "validate_scenes"):
+            if getattr(self, name) < 1:
+                raise ContractError(f"run.{name}", getattr(self, name), "at least 1")
+        for name in ("workers", "threads", "checkpoint_minutes", "seed"):
+            if getattr(self, name) < 0:
+                raise ContractError(f"run.{name}", getattr(self, name), "at least 0")
+        if self.mixed_precision not in ("bf16", "no"):
+            raise ContractError("run.mixed_precision", self.mixed_precision, "bf16 or no")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the run."""
+        return max(1, self.passes // self.batch_size)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Splits to train and validate on, and at most how many shards of the first (0: all)."""
+
+    train_split: str = "train"
+    val_split: str = "val"
+    max_shards: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_shards < 0:
+            raise ContractError("data.max_shards", self.max_shards, "at least 0")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run.
+
+    Attributes:
+        name: of the recipe, and of the run unless another is given.
+        blank_images: train on images that are all zero (the baseline that cannot see).
+        model, data, augmentation, loss, optimizer, run: settings.
+    """
+
+    name: str
+    blank_images: bool = False
+    model: PlannerConfig = field(default_factory=PlannerConfig)
+    data: DataSettings = field(default_factory=DataSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+
+def build(record: type[Record], values: Any, where: str) -> Record:
+    """Build a dataclass from a mapping; nested dataclasses from nested mappings.
+
+    Raises:
+        ContractError: an unknown key, a missing one, a value of the wrong type or not allowed.
+    """
+    if not isinstance(values, dict):
+        raise ContractError(where, values, "a mapping")
+    hints = get_type_hints(record)
+    known = {entry.name for entry in fields(record)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ContractError(where, unknown, f"only the keys {sorted(known)}")
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        hint, place = hints[name], f"{where}.{name}"
+        if is_dataclass(hint):
+            arguments[name] = build(hint, value, place)  # type: ignore[arg-type]
+            continue
+        if hint is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if hint in (int, float, str, bool) and type(value) is not hint:
+            raise ContractError(place, value, f"a value of type {hint.__name__}")
+        arguments[name] = value
+    try:
+        return record(**arguments)
+    except TypeError as error:
+        raise ContractError(where, sorted(values), str(error)) from error
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a recipe that comes with the package (by name) or any YAML file (by path).
+
+    Raises:
+        ContractError: no such recipe, or one of its values is not allowed.
+    """
+    folder = Path(__file__).parent.parent / "recipes"
+    path = folder / f"{name_or_path}.yaml"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        shipped = sorted(entry.stem for entry in folder.glob("*.yaml"))
+        raise ContractError("recipe", name_or_path, f"a YAML file or one of {shipped}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ContractError(f"recipe {path}", str(error), "valid YAML") from error
+    return build(Recipe, values, path.stem)

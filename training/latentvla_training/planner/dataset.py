@@ -1,0 +1,163 @@
+"""Scenes as network inputs and targets, in an order that depends on the seed and position alone.
+
+A sample is addressed by its position in the whole run, so a resumed run sees what an uninterrupted
+one would have seen, augmentation included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Sampler
+
+from latentvla_ros.contract import Observation
+from latentvla_ros.model.config import PlannerConfig
+from latentvla_ros.sensing.image_decoding import decode_compressed
+from latentvla_training.data.shards import ShardReader
+from latentvla_training.planner.augmentation import AugmentationSettings, augment
+from latentvla_training.planner.targets import AuxiliaryTargets, RasterGrid, auxiliary_targets
+
+Item = dict[str, Any]
+
+_INPUTS = tuple(name for name in Observation.INPUTS if name != "images")
+
+
+def raster_grid(config: PlannerConfig) -> RasterGrid:
+    """Return the raster of the auxiliary targets that belongs to a network."""
+    cells = (2 * config.bev_cells[0], 2 * config.bev_cells[1])
+    return RasterGrid(config.bev_x_m, config.bev_y_m, cells)
+
+
+def decode_views(
+    jpegs: tuple[bytes, ...], height: int, width: int
+) -> NDArray[np.uint8]:
+    """Decode the views of a Scene to (V, H, W, 3) uint8 RGB; a missing one (no bytes) is zero.
+
+    Pictures of a Scene have the network's size already (they are what its cameras publish).
+    """
+    images = np.zeros((len(jpegs), height, width, 3), np.uint8)
+    for view, data in enumerate(jpegs):
+        if data:
+            images[view] = decode_compressed(data, "jpeg")
+    return images
+
+
+class SceneDataset(Dataset[Item]):
+    """Inputs, the driven future and (for training) auxiliary targets of the Scenes of a split.
+
+    Args:
+        reader: the split.
+        config: of the network.
+        augmentation: None for none.
+        with_targets: also compute the auxiliary targets (all of them now: workers then share them).
+        blank: zero images, without decoding any: for the planner that never sees.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self,
+        reader: ShardReader,
+        config: PlannerConfig,
+        augmentation: AugmentationSettings | None = None,
+        with_targets: bool = False,
+        blank: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.reader = reader
+        self.config = config
+        self.augmentation = augmentation
+        self.blank = blank
+        self.seed = seed
+        self._targets: list[AuxiliaryTargets] | None = None
+        if with_targets:
+            self._targets = compute_targets(reader, raster_grid(config))
+        if not blank:
+            reader.preload()
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def images(self, index: int) -> NDArray[np.uint8]:
+        """Return the decoded views of Scene ``index``."""
+        config = self.config
+        if self.blank:
+            views = len(config.view_time_offsets_s)
+            return np.zeros((views, config.image_height, config.image_width, 3), np.uint8)
+        return decode_views(self.reader.jpegs(index), config.image_height, config.image_width)
+
+    def __getitem__(self, address: int | tuple[int, int]) -> Item:
+        """Return Scene ``index``, or (position in the run, index) for an augmented sample."""
+        position, index = address if isinstance(address, tuple) else (0, int(address))
+        columns = self.reader.columns
+        item: Item = {name: columns[name][index].copy() for name in _INPUTS}
+        item["images"] = self.images(index)
+        if self.augmentation is not None:
+            augment(item, self.augmentation, np.random.default_rng((self.seed, position)))
+        item["future"] = columns["future_2hz"][index]
+        item["future_mask"] = columns["future_mask"][index]
+        item["index"] = np.int64(index)
+        if self._targets is not None:
+            target = self._targets[index]
+            item["raster"], item["velocity"] = target.raster, target.velocity
+            item["route"], item["leader"] = target.route, target.leader
+            item["light"] = np.int64(target.light)
+            item["light_distance_m"] = np.float32(target.light_distance_m)
+        return item
+
+
+def compute_targets(reader: ShardReader, grid: RasterGrid) -> list[AuxiliaryTargets]:
+    """Compute the auxiliary targets of every Scene, shard by shard."""
+    from tqdm import tqdm
+
+    columns = reader.columns
+    return [
+        auxiliary_targets(
+            columns["ego_pose"][index],
+            lambda name, index=index: reader.heavy_label(index, name),
+            int(columns["own_light"][index]),
+            float(columns["own_light_distance_m"][index]),
+            grid,
+        )
+        for index in tqdm(range(len(reader)), desc="targets", unit="scene", leave=False)
+    ]
+
+
+class RunSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (position, scene) from a position of the run on; every epoch is a new shuffle.
+
+    Args:
+        scenes: in the split. batch_size, steps: of the run. start_step: where to begin.
+        seed: of the shuffles.
+    """
+
+    def __init__(
+        self, scenes: int, batch_size: int, steps: int, start_step: int = 0, seed: int = 0
+    ) -> None:
+        self.scenes, self.batch_size, self.steps = scenes, batch_size, steps
+        self.start_step, self.seed = start_step, seed
+
+    def __len__(self) -> int:
+        return self.steps - self.start_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order, epoch = np.zeros(0, np.int64), -1
+        for step in range(self.start_step, self.steps):
+            batch = []
+            for position in range(step * self.batch_size, (step + 1) * self.batch_size):
+                if position // self.scenes != epoch:
+                    epoch = position // self.scenes
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.scenes)
+                batch.append((position, int(order[position % self.scenes])))
+            yield batch
+
+
+def collate(items: list[Item]) -> dict[str, torch.Tensor]:
+    """Stack items into a batch of tensors."""
+    return {
+        name: torch.from_numpy(np.stack([np.asarray(item[name]) for item in items]))
+        for name in items[0]
+    }

@@ -1,0 +1,148 @@
+"""Imitation training of the student planner, with images or blank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from latentvla_ros.contract import Observation
+from latentvla_ros.model.planner import StudentPlanner
+from latentvla_training.data.shards import ShardReader, load_split
+from latentvla_training.engine.loop import run_training
+from latentvla_training.engine.recipe import Recipe
+from latentvla_training.planner.auxiliary import AuxiliaryHeads, auxiliary_loss
+from latentvla_training.planner.dataset import RunSampler, SceneDataset, collate
+from latentvla_training.planner.losses import imitation_loss, selected_ade
+
+DECISION_ADE_M = 2.0
+
+
+class TrainedPlanner(nn.Module):
+    """The planner with its auxiliary heads; maps a batch to weighted losses.
+
+    The latent reasoner has no codebook to learn yet: it is frozen and its gate stays at zero, so it is
+    left out of the computation, which changes nothing.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.planner = StudentPlanner(recipe.model)
+        self.heads = AuxiliaryHeads(recipe.model)
+        self.planner.reasoner.requires_grad_(False)
+        if self.planner.head.fusion is not None:
+            self.planner.head.fusion.requires_grad_(False)
+        if recipe.blank_images:  # nothing to see, nothing to learn from pixels
+            self.heads.look.requires_grad_(False)
+            self.heads.seen_light.requires_grad_(False)
+        self.planner.image_encoder.to(memory_format=torch.channels_last)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Return stride-8 features (B, V, C, h, w); blank images are all one image, encoded once."""
+        if not self.recipe.blank_images:
+            return self.planner.encode_images(images)
+        one = self.planner.encode_images(torch.zeros_like(images[:1, :1]))
+        return one.expand(*images.shape[:2], *one.shape[2:])
+
+    def plan(self, batch: dict[str, Tensor]) -> tuple[list[Tensor], Tensor, dict[str, Tensor]]:
+        """Return candidates by round, scores and auxiliary predictions."""
+        inputs = [batch[name] for name in Observation.INPUTS if name != "images"]
+        encoded = self.planner.encode(self.image_features(batch["images"]), *inputs)
+        rounds, scores = self.planner.decode(
+            encoded, batch["ego_dynamics"], batch["ego_dynamics_mask"], None
+        )
+        return rounds, scores, self.heads(encoded, with_images=not self.recipe.blank_images)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the losses of a batch."""
+        rounds, scores, predicted = self.plan(batch)
+        settings = self.recipe.loss
+        losses = imitation_loss(rounds, scores, batch["future"], batch["future_mask"], settings)
+        if settings.auxiliary > 0:
+            auxiliary = auxiliary_loss(self.heads, predicted, batch)
+            losses |= {name: settings.auxiliary * loss for name, loss in auxiliary.items()}
+        return losses
+
+
+class PlannerTask:
+    """``engine.loop.Task`` of a recipe over its splits."""
+
+    def __init__(self, recipe: Recipe, train: ShardReader, val: ShardReader) -> None:
+        torch.manual_seed(recipe.run.seed)
+        self.recipe = recipe
+        self.module: nn.Module = TrainedPlanner(recipe)
+        self.train = SceneDataset(
+            train, recipe.model, recipe.augmentation, True, recipe.blank_images, recipe.run.seed
+        )
+        chosen = np.linspace(0, len(val) - 1, min(len(val), recipe.run.validate_scenes))
+        self.val = Subset(
+            SceneDataset(val, recipe.model, blank=recipe.blank_images),
+            np.unique(chosen.astype(int)).tolist(),
+        )
+        self.val_light = val.columns["own_light"], val.columns["own_light_distance_m"]
+
+    def batches(self, start_step: int, process: int, processes: int) -> Iterable[dict[str, Tensor]]:
+        """Yield the batches of this process; each takes its share of every step's scenes."""
+        run = self.recipe.run
+        sampler = RunSampler(len(self.train), run.batch_size, run.steps, start_step, run.seed)
+        share = [batch[process::processes] for batch in sampler]
+        return DataLoader(
+            self.train,
+            batch_sampler=share,
+            num_workers=run.workers,
+            collate_fn=collate,
+            prefetch_factor=4 if run.workers else None,
+            persistent_workers=False,
+        )
+
+    @torch.no_grad()
+    def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:
+        """Return ADE, FDE, oracle ADE (m) over the validation scenes, and the light's accuracy."""
+        assert isinstance(averaged, TrainedPlanner)
+        averaged.eval()
+        ade, fde, oracle, light = [], [], [], []
+        for batch in DataLoader(self.val, batch_size=32, collate_fn=collate):
+            moved = {name: value.to(device) for name, value in batch.items()}
+            with torch.autocast(device.type, torch.bfloat16):
+                rounds, scores, predicted = averaged.plan(moved)
+            candidates, future = rounds[-1], moved["future"]
+            ade.append(selected_ade(candidates, scores, future, moved["future_mask"]))
+            oracle.append(
+                (candidates - future[:, None])[..., :2].norm(dim=-1).mean(-1).min(dim=1).values
+            )
+            best = candidates[torch.arange(len(scores)), scores.argmax(dim=1)]
+            fde.append((best[:, -1, :2] - future[:, -1, :2]).norm(dim=-1))
+            states, distances = (column[batch["index"].numpy()] for column in self.val_light)
+            seen = predicted["light"][:, :4].argmax(dim=1).cpu().numpy() - 1
+            light += list((seen == states)[(states >= 0) & (distances <= 40.0)])
+        figures = {
+            "ade": float(torch.cat(ade).mean()),
+            "fde": float(torch.cat(fde).mean()),
+            "oracle_ade": float(torch.cat(oracle).mean()),
+        }
+        if light:
+            figures["light_accuracy"] = float(np.mean(light))
+        return figures
+
+
+def open_split(split: str, max_shards: int = 0) -> ShardReader:
+    """Open a split of the built-in world; at most ``max_shards`` of its shards unless 0."""
+    reader = load_split(split)
+    return ShardReader(reader.paths[:max_shards]) if max_shards else reader
+
+
+def train_planner(
+    recipe: Recipe, folder: Path, stop_after_steps: int | None = None, progress: bool = True
+) -> nn.Module:
+    """Train a recipe in ``folder`` (or continue there); returns the averaged ``TrainedPlanner``."""
+    task = PlannerTask(
+        recipe,
+        open_split(recipe.data.train_split, recipe.data.max_shards),
+        open_split(recipe.data.val_split),
+    )
+    return run_training(task, recipe, folder, stop_after_steps, progress)
