@@ -1,0 +1,1 @@
+"""What stands between a plan and a vehicle: checks, health, and trajectories that stop it."""
