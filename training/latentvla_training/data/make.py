@@ -40,6 +40,12 @@ logger = logging.getLogger(__name__)
 #: Episodes of each network, 48 Scenes each: 17,280 to train on, 864 to validate, 1,152 to test.
 DEFAULT_EPISODES = {"train": 9, "val": 3, "test": 2}
 
+#: Modules of this folder that decide what a Scene holds.
+_SCENE_MODULES = ("episode_signals", "image_encoding", "labels", "world_adapter")
+
+#: Episodes that a worker makes at a time.
+EPISODES_PER_BATCH = 5
+
 
 @dataclass(frozen=True)
 class EpisodeTask:
@@ -125,9 +131,9 @@ def code_hash() -> str:
 
     digest = hashlib.sha256()
     folders = (latentvla_training.world, latentvla_ros.sensing)
-    files = [
-        path for module in folders for path in sorted(Path(module.__path__[0]).glob("*.py"))
-    ] + sorted(Path(__file__).parent.glob("*.py"))
+    files = [path for module in folders for path in sorted(Path(module.__path__[0]).glob("*.py"))]
+    here = Path(__file__).parent
+    files += [here / f"{name}.py" for name in _SCENE_MODULES]
     for path in files:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -168,6 +174,35 @@ def make_episode(task: EpisodeTask) -> ShardInfo:
         _simulate(task.episode), road, settings=task.settings, renderer=renderer
     )
     return write_shard(task.path, scenes, recipe_of(task.settings), provenance())
+
+
+def make_episodes(tasks: tuple[EpisodeTask, ...]) -> list[ShardInfo | str]:
+    """Make some episodes one after the other; an episode that fails gives the reason instead.
+
+    Raises:
+        DiskFullError: the disk is full, so that nothing after it can work either.
+    """
+    results: list[ShardInfo | str] = []
+    for task in tasks:
+        try:
+            results.append(make_episode(task))
+        except DiskFullError:
+            raise
+        except Exception as error:
+            results.append(f"{type(error).__name__}: {error}")
+    return results
+
+
+def _batches(tasks: Sequence[EpisodeTask]) -> list[tuple[EpisodeTask, ...]]:
+    """Group episodes by network, so that a process builds and paints a network once for several."""
+    by_network: dict[str, list[EpisodeTask]] = {}
+    for task in tasks:
+        by_network.setdefault(task.network, []).append(task)
+    return [
+        tuple(group[first : first + EPISODES_PER_BATCH])
+        for group in by_network.values()
+        for first in range(0, len(group), EPISODES_PER_BATCH)
+    ]
 
 
 def make_split(
@@ -216,20 +251,22 @@ def make_split(
             other_code, kept, split,
         )  # fmt: skip
     missing = [task for task in tasks if task.episode not in infos]
+    batches = _batches(missing)
     failed: dict[str, str] = {}
     if missing:
         _remove_stale_parts(split_folder(split, root))
     bar = tqdm(total=len(tasks), initial=kept, desc=split, unit="episode", disable=not progress)
     with bar:
-        for task, result in map_unordered(make_episode, missing, workers, pool):
-            if isinstance(result, DiskFullError):
-                raise result
-            if isinstance(result, Exception):
-                failed[task.episode] = f"{type(result).__name__}: {result}"
-                logger.error("%s left out: %s", task.episode, failed[task.episode])
-            else:
-                infos[task.episode] = result
-            bar.update()
+        for batch, results in map_unordered(make_episodes, batches, workers, pool):
+            if isinstance(results, Exception):
+                raise results
+            for task, result in zip(batch, results, strict=True):
+                if isinstance(result, ShardInfo):
+                    infos[task.episode] = result
+                else:
+                    failed[task.episode] = result
+                    logger.error("%s left out: %s", task.episode, result)
+            bar.update(len(batch))
             bar.set_postfix(scenes=sum(info.scenes for info in infos.values()), failed=len(failed))
     summary = SplitSummary(
         split=split,

@@ -4,13 +4,39 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, Literal, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Pool = Literal["auto", "ray", "processes"]
+
+
+@dataclass(frozen=True)
+class _Guarded(Generic[Item, Result]):
+    """The function with its exceptions as values that survive the way back from a process."""
+
+    function: Callable[[Item], Result]
+
+    def __call__(self, item: Item) -> Result | _Raised:
+        try:
+            return self.function(item)
+        except Exception as error:
+            try:
+                pickle.loads(pickle.dumps(error))
+            except Exception:
+                # Unpickling calls the class with ``args`` alone, which not every class takes.
+                return _Raised(RuntimeError(f"{type(error).__name__}: {error}"))
+            return _Raised(error)
+
+
+@dataclass(frozen=True)
+class _Raised:
+    error: Exception
 
 
 def map_unordered(
@@ -35,21 +61,20 @@ def map_unordered(
         raise ValueError(f"workers is {workers}, expected at least 1")
     if pool == "auto":
         pool = "ray" if workers > 1 and importlib.util.find_spec("ray") else "processes"
+    guarded = _Guarded(function)
     if pool == "ray":
-        yield from _map_ray(function, items, workers)
+        results = _map_ray(guarded, items, workers)
     elif workers == 1:
-        for item in items:
-            try:
-                yield item, function(item)
-            except Exception as error:
-                yield item, error
+        results = ((item, guarded(item)) for item in items)
     else:
-        yield from _map_processes(function, items, workers)
+        results = _map_processes(guarded, items, workers)
+    for item, result in results:
+        yield item, result.error if isinstance(result, _Raised) else result
 
 
 def _map_processes(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[tuple[Item, Result | Exception]]:
+) -> Iterator[tuple[Item, Result]]:
     remaining = iter(items)
     # Spawned, not forked: numba's threads and the traffic engine do not survive a fork.
     context = multiprocessing.get_context("spawn")
@@ -57,53 +82,37 @@ def _map_processes(
         running: dict[Future[Result], Item] = {}
         try:
             while True:
-                while len(running) < 2 * workers:
-                    try:
-                        item = next(remaining)
-                    except StopIteration:
-                        break
+                for item in islice(remaining, 2 * workers - len(running)):
                     running[executor.submit(function, item)] = item
                 if not running:
                     return
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    item = running.pop(future)
-                    error = future.exception()
-                    if error is not None and not isinstance(error, Exception):
-                        raise error
-                    yield item, error if error is not None else future.result()
+                    yield running.pop(future), future.result()
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _map_ray(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[tuple[Item, Result | Exception]]:
+) -> Iterator[tuple[Item, Result]]:
     import ray
 
     started = not ray.is_initialized()
     if started:
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     try:
-        remote = ray.remote(num_cpus=1, max_retries=0)(function)
+        remote = ray.remote(num_cpus=1, max_retries=0)(function.__call__)
         remaining = iter(items)
         running: dict[ray.ObjectRef, Item] = {}
         while True:
-            while len(running) < 2 * workers:
-                try:
-                    item = next(remaining)
-                except StopIteration:
-                    break
+            for item in islice(remaining, 2 * workers - len(running)):
                 running[remote.remote(item)] = item
             if not running:
                 return
             done, _ = ray.wait(list(running), num_returns=1)
             for reference in done:
-                item = running.pop(reference)
-                try:
-                    yield item, ray.get(reference)
-                except ray.exceptions.RayTaskError as error:
-                    yield item, error.cause
+                yield running.pop(reference), ray.get(reference)
     finally:
         if started:
             ray.shutdown()
