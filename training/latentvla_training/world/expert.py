@@ -33,7 +33,8 @@ class ExpertSettings:
         max_acceleration, comfortable_braking, hard_braking: m/s^2.
         time_headway_s, standstill_gap_m: of the intelligent driver model.
         stop_margin_m: from the front bumper to a stop line.
-        yellow_braking: stop at yellow when this deceleration suffices.
+        yellow_braking: stop at yellow when this deceleration suffices, or 1.4 times it when the
+            junction cannot be left within yellow_s.
         gap_margin_s: between leaving a conflict zone and the next vehicle's arrival.
         lookahead_m: agents farther along the route are not looked at.
         jerk: limit on the change of acceleration, m/s^3; doubled in an emergency.
@@ -47,6 +48,7 @@ class ExpertSettings:
     standstill_gap_m: float = 2.5
     stop_margin_m: float = 1.0
     yellow_braking: float = 3.0
+    yellow_s: float = 4.0
     gap_margin_s: float = 1.2
     lookahead_m: float = 80.0
     jerk: float = 3.5
@@ -215,8 +217,11 @@ class Expert:
             light = traffic.signals[crossing.signal]
             if light == SignalState.RED and needed < self._settings.hard_braking:
                 return crossing.stop_s
-            if light == SignalState.YELLOW and needed < self._settings.yellow_braking:
-                return crossing.stop_s
+            if light == SignalState.YELLOW:
+                length = crossing.exit_s - front + EgoVehicle().length_m
+                late = _time_to(length, state.speed, state.speed) > self._settings.yellow_s
+                if needed < self._settings.yellow_braking * (1.4 if late else 1.0):
+                    return crossing.stop_s
         if needed > 4.0 or distance > 12.0 + 1.2 * state.speed**2 / 4.0:
             return None
         if self._exit_blocked(crossing, front, leader_gap, leader_speed):

@@ -17,6 +17,8 @@ SPACING_M = 1.0
 LATERAL_ACCELERATION = 2.0
 COMFORTABLE_BRAKING = 1.5
 CONFLICT_RADIUS_M = 3.0
+#: Odds of a connector in the random walk, by SUMO's direction.
+TURN_WEIGHTS = {"s": 1.0, "l": 1.4, "r": 2.0}
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def draw_route(
                 options.append((chain, target[0], road_map.lanes[first].turn))
         if not options:
             return None
-        weights = np.array([{"s": 1.0}.get(turn, 1.3) for _, _, turn in options])
+        weights = np.array([TURN_WEIGHTS.get(turn, 1.0) for _, _, turn in options])
         chain, target_id, _ = options[int(rng.choice(len(options), p=weights / weights.sum()))]
         lane = road_map.lanes[target_id]
         walked += [*chain, target_id]

@@ -7,6 +7,7 @@ that every lane of an approach always shows one colour (one visible head per lan
 
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 import xml.etree.ElementTree as ElementTree
@@ -42,8 +43,8 @@ ROAD_CLASSES = (
 )
 LANE_WIDTH_M = 3.5
 JUNCTION_RADIUS_M = 9.0
-YELLOW_S, ALL_RED_S = 5, 2
-MIN_JUNCTIONS = 9
+YELLOW_S, ALL_RED_S = 5, 1
+MIN_JUNCTIONS = 12
 
 
 @dataclass
@@ -109,13 +110,13 @@ def _topology(
     style = ("grid", "rand", "spider", "rand")[int(rng.integers(4))]
     arguments = {
         "grid": [
-            "--grid", "--grid.x-number", "4", "--grid.y-number", "4",
-            "--grid.x-length", f"{rng.uniform(140, 185):.1f}",
-            "--grid.y-length", f"{rng.uniform(140, 185):.1f}",
+            "--grid", "--grid.x-number", "5", "--grid.y-number", "5",
+            "--grid.x-length", f"{rng.uniform(115, 145):.1f}",
+            "--grid.y-length", f"{rng.uniform(115, 145):.1f}",
         ],
         "rand": [
-            "--rand", "--rand.iterations", str(int(rng.integers(34, 46))),
-            "--rand.min-distance", "110", "--rand.max-distance", "190", "--rand.min-angle", "65",
+            "--rand", "--rand.iterations", str(int(rng.integers(46, 64))),
+            "--rand.min-distance", "95", "--rand.max-distance", "160", "--rand.min-angle", "65",
             "--rand.num-tries", "80", "--rand.connectivity", "0.97",
             "--rand.neighbor-dist1", "0", "--rand.neighbor-dist2", "1",
             "--rand.neighbor-dist3", "8", "--rand.neighbor-dist4", "10",
@@ -123,13 +124,13 @@ def _topology(
         ],
         "spider": [
             "--spider", "--spider.arm-number", str(int(rng.integers(5, 8))),
-            "--spider.circle-number", "3", "--spider.space-radius", f"{rng.uniform(95, 115):.1f}",
+            "--spider.circle-number", "3", "--spider.space-radius", f"{rng.uniform(90, 110):.1f}",
             "--spider.omit-center",
         ],
     }[style]  # fmt: skip
     _run("netgenerate", *arguments, "--seed", str(seed), "--plain-output-prefix", "base",
          "--no-turnarounds", cwd=folder)  # fmt: skip
-    jitter = {"grid": 22.0, "rand": 0.0, "spider": 10.0}[style]
+    jitter = {"grid": 16.0, "rand": 0.0, "spider": 9.0}[style]
     nodes = {
         item.get("id", ""): np.array([float(item.get("x", 0)), float(item.get("y", 0))])
         + rng.uniform(-jitter, jitter, 2)
@@ -302,7 +303,7 @@ def _write_plain(
     root = ElementTree.Element("nodes")
     for node in sorted(nodes):
         major = sum(kind == 0 for kind in rank[node])
-        chance = 0.0 if degree[node] < 3 else (0.85 if major >= 2 else 0.6)
+        chance = 0.0 if degree[node] < 3 else (0.65 if major >= 2 else 0.4)
         kind = "traffic_light" if rng.random() < chance else "priority"
         x, y = nodes[node]
         ElementTree.SubElement(
@@ -354,7 +355,7 @@ def _write_signal_programs(net_path: Path, tls_path: Path, rng: np.random.Genera
                 )
                 green[index] = "g" if yields else "G"
             fast = max(edge.getSpeed() for edge in stage)
-            duration = int(rng.integers(12, 19)) + (4 if fast > 12.0 else 0)
+            duration = int(rng.integers(8, 13)) + (3 if fast > 12.0 and len(stage) > 1 else 0)
             state = "".join(green)
             yellow = state.replace("G", "y").replace("g", "y")
             for seconds, phase in ((duration, state), (YELLOW_S, yellow), (ALL_RED_S, "r" * size)):
@@ -363,23 +364,19 @@ def _write_signal_programs(net_path: Path, tls_path: Path, rng: np.random.Genera
 
 
 def _stages(edges: list[Any]) -> list[list[Any]]:
-    """Pair approaches that face each other within 40 degrees; the others get stages of their own."""
+    """Pair the approaches that face each other best, until two stages (or a rest) are left."""
 
     def heading(edge: Any) -> float:
         (x0, y0), (x1, y1) = edge.getShape()[-2:]
         return math.atan2(y1 - y0, x1 - x0)
 
+    def opposition(pair: tuple[Any, Any]) -> float:
+        turn = heading(pair[0]) - heading(pair[1]) - math.pi
+        return abs(math.remainder(turn, 2 * math.pi))
+
     remaining, stages = list(edges), []
-    while remaining:
-        edge = remaining.pop(0)
-        opposed = [
-            (abs(math.remainder(heading(other) - heading(edge) - math.pi, 2 * math.pi)), other)
-            for other in remaining
-        ]
-        angle, other = min(opposed, key=lambda pair: pair[0], default=(math.pi, None))
-        if other is not None and angle < math.radians(40):
-            remaining.remove(other)
-            stages.append([edge, other])
-        else:
-            stages.append([edge])
-    return stages
+    while len(remaining) > 1 and len(stages) + len(remaining) > 2:
+        best = min(itertools.combinations(remaining, 2), key=opposition)
+        stages.append(list(best))
+        remaining = [edge for edge in remaining if edge not in best]
+    return stages + [[edge] for edge in remaining]
