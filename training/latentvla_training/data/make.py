@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.data.parallel import Pool, map_unordered
@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 #: Episodes of each network, 48 Scenes each: 17,280 to train on, 864 to validate, 1,152 to test.
 DEFAULT_EPISODES = {"train": 9, "val": 3, "test": 2}
+
+Rebuild = Literal["no", "other_code", "all"]
 
 #: Modules of this folder that decide what a Scene holds.
 _SCENE_MODULES = ("episode_signals", "image_encoding", "labels", "world_adapter")
@@ -213,7 +215,7 @@ def make_split(
     root: Path | None = None,
     settings: SceneSettings | None = None,
     pool: Pool = "auto",
-    rebuild: bool = False,
+    rebuild: Rebuild = "no",
     progress: bool = True,
 ) -> SplitSummary:
     """Make the shards of a split that are not there yet.
@@ -226,7 +228,7 @@ def make_split(
         split: ``train``, ``val`` or ``test``.
         episodes_per_network, max_episodes, root, settings: see ``episode_tasks``.
         workers: processes (``pool``: see ``parallel.map_unordered``).
-        rebuild: make complete shards again.
+        rebuild: which complete shards to make again: none, those that other code made, or all.
         progress: show a progress bar.
 
     Raises:
@@ -239,15 +241,17 @@ def make_split(
     tasks = episode_tasks(split, episodes_per_network, max_episodes, root, settings)
     recipe = recipe_of(tasks[0].settings)
     infos: dict[str, ShardInfo] = {}
-    for task in tasks if not rebuild else ():
+    for task in tasks if rebuild != "all" else ():
         info = read_shard_info(task.path)
-        if info is not None and info.recipe == recipe:
+        if info is None or info.recipe != recipe:
+            continue
+        if rebuild == "no" or info.provenance.get("code") == code_hash():
             infos[task.episode] = info
     kept = len(infos)
     other_code = sum(info.provenance.get("code") != code_hash() for info in infos.values())
     if other_code:
         logger.warning(
-            "%d of %d shards of %s were made by other code; rebuild remakes them",
+            "%d of %d shards of %s were made by other code (rebuild='other_code')",
             other_code, kept, split,
         )  # fmt: skip
     missing = [task for task in tasks if task.episode not in infos]

@@ -95,7 +95,7 @@ def test_partial_files_and_other_recipes_are_made_again(calls: list[str], tmp_pa
     assert calls == ["val-0000-00", "val-0001-00"]
     calls.clear()
     make.make_split(
-        "val", 1, root=tmp_path, max_episodes=1, settings=settings, rebuild=True, progress=False
+        "val", 1, root=tmp_path, max_episodes=1, settings=settings, rebuild="all", progress=False
     )
     assert calls == ["val-0000-00"]
 
@@ -157,3 +157,22 @@ def test_ray_gives_what_the_pool_gives() -> None:
 def test_no_workers_is_an_error() -> None:
     with pytest.raises(ValueError, match="workers is 0"):
         list(map_unordered(_square, [1], 0))
+
+
+def test_shards_of_other_code_are_kept_with_a_warning_or_made_again(
+    calls: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make.make_split("val", 1, root=tmp_path, max_episodes=2, progress=False)
+    monkeypatch.setattr(make, "code_hash", lambda: "other")
+    calls.clear()
+    kept = make.make_split("val", 1, root=tmp_path, max_episodes=2, progress=False)
+    assert (kept.kept, kept.other_code, calls) == (2, 2, [])
+    assert "2 of 2 shards of val were made by other code" in caplog.text
+    made = make.make_split(
+        "val", 1, root=tmp_path, max_episodes=2, rebuild="other_code", progress=False
+    )
+    assert (made.kept, made.other_code, len(calls)) == (0, 0, 2)
+    assert made.hashes == kept.hashes
