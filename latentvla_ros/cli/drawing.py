@@ -89,14 +89,19 @@ def polyline(image: Image, pixels: NDArray[np.float64], colour: Colour, thicknes
 
 
 def _fixed(pixels: NDArray[np.float64]) -> NDArray[np.int32]:
-    limited = np.clip(np.nan_to_num(pixels), -1e4, 1e4)
+    finite = pixels if np.isfinite(pixels).all() else np.nan_to_num(pixels)
+    limited = np.clip(finite, -1e4, 1e4)
     return np.round(limited * (1 << _SHIFT)).astype(np.int32)
 
 
 def _blend(image: Image, layer: Image, mask: Image, opacity: float) -> None:
     """Mix ``layer`` over ``image`` where ``mask`` (H, W) is set, in place."""
-    weight = (mask.astype(np.float32) * (opacity / 255.0))[..., None]
-    image[:] = (image + (layer.astype(np.float32) - image) * weight).astype(np.uint8)
+    x, y, width, height = cv2.boundingRect(mask)
+    if not width:
+        return
+    part = np.s_[y : y + height, x : x + width]
+    mixed = cv2.addWeighted(image[part], 1.0 - opacity, layer[part], opacity, 0.0)
+    image[part][mask[part] > 0] = mixed[mask[part] > 0]
 
 
 def speed_colours(speeds: ArrayLike, top_mps: float = 15.0) -> list[Colour]:

@@ -87,12 +87,13 @@ class FramePainter:
         self.layout = layout or FilmLayout()
         self._birds_eye = BirdsEye(self.layout.birds_eye_width, self.layout.height)
         self._empty_road = self._birds_eye.canvas()
+        self._empty = np.empty((self.layout.height, self.layout.width, 3), np.uint8)
+        self._empty[:] = drawing.BACKGROUND
 
     def paint(self, moment: Moment) -> Image:
         """Return the picture (height, width, 3) of ``moment``."""
         layout = self.layout
-        picture = np.empty((layout.height, layout.width, 3), np.uint8)
-        picture[:] = drawing.BACKGROUND
+        picture = self._empty.copy()
         front = picture[: layout.front_height, : layout.front_width]
         self._paint_camera(front, moment.cameras.get(self._main), moment, caption=False)
         self._paint_sides(picture, moment)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from latentvla_ros.nodes.replay_player import ReplayPlayer, Stream, TimedMessage
 
 PLANNER, GATE = "/planner", "/gate"
+#: Fast DDS 3 (Kilted and later) reads the first, Fast DDS 2 (Humble, Jazzy) the second.
+_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _START_TIMEOUT_S = 30.0
 _LOAD_TIMEOUT_S = 120.0
 _MATCH_TIMEOUT_S = 15.0
@@ -111,10 +113,11 @@ class ReplaySession:
         settings = self._settings
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         os.environ["ROS_LOG_DIR"] = str(settings.ros_log_folder)
-        if settings.publisher_profile is not None:
-            os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(settings.publisher_profile)
-        else:
-            os.environ.pop("FASTDDS_DEFAULT_PROFILES_FILE", None)
+        for variable in _PROFILE_VARIABLES:
+            if settings.publisher_profile is not None:
+                os.environ[variable] = str(settings.publisher_profile)
+            else:
+                os.environ.pop(variable, None)
         from latentvla_ros.nodes.replay_player import PlayerError, ReplayPlayer
 
         try:
@@ -266,7 +269,7 @@ def _node_environment(settings: NodeSettings) -> dict[str, str | None]:
         "ROS_DOMAIN_ID": str(settings.domain),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_LOG_DIR": str(settings.ros_log_folder),
-        "FASTDDS_DEFAULT_PROFILES_FILE": None,
+        **dict.fromkeys(_PROFILE_VARIABLES),
         "PYTHONUNBUFFERED": "1",
         # The ROS wheels re-exec Python once to set the library path; a leaked mark prevents it.
         "_ROS_WHEELS_BOOTSTRAP_COMPLETE": None,
