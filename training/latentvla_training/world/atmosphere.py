@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,3 +79,11 @@ def draw_atmosphere(seed: int) -> Atmosphere:
         haze_distance_m=float(rng.uniform(350.0, 700.0)),
         phase=float(rng.uniform(0.0, 100.0)),
     )
+
+
+@lru_cache(maxsize=64)
+def packed_atmosphere(seed: int) -> Array:
+    """Return ``draw_atmosphere(seed).packed()``, read-only."""
+    values = draw_atmosphere(seed).packed()
+    values.setflags(write=False)
+    return values

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from latentvla_ros.contract import ContractError
 from latentvla_ros.geometry import se3
 from latentvla_training.world import ray_casting
-from latentvla_training.world.atmosphere import draw_atmosphere
+from latentvla_training.world.atmosphere import packed_atmosphere
 from latentvla_training.world.episode import Episode
 from latentvla_training.world.ground import paint_ground
 from latentvla_training.world.rig import default_rig
@@ -39,7 +39,7 @@ class _StaticParts:
 
 
 class Renderer:
-    """Renders any camera anywhere on one road map. Threads may share it: rendering writes nothing."""
+    """Renders any camera anywhere on one road map; threads may share it, it keeps no state."""
 
     def __init__(self, road_map: RoadMap) -> None:
         """Paint the ground of ``road_map`` and gather its props and signal heads (about 1 s)."""
@@ -96,7 +96,7 @@ class Renderer:
             ground.origin,
             ground.tile_index,
             ground.texels,
-            draw_atmosphere(episode.seed).packed(),
+            packed_atmosphere(episode.seed),
         )
         return image
 

@@ -1,4 +1,4 @@
-"""The ground as a mip-mapped raster in tiles: asphalt, paint, kerbs and pavement, painted once a map.
+"""The ground as a mip-mapped raster in tiles: asphalt, paint, kerbs, pavement; painted once a map.
 
 Only tiles that hold something else than grass are stored. Every tile carries its own mip levels, so
 that a distant marking fades instead of flickering.

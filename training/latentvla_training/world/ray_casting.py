@@ -10,7 +10,6 @@ Objects are sampled 2x2 per pixel; ground and sky are filtered once per pixel.
 """
 
 # mypy: ignore-errors
-# ruff: noqa: ANN001, ANN201, ANN202
 
 from __future__ import annotations
 
@@ -26,8 +25,8 @@ PART_RANGE_M, AGENT_RANGE_M, SHADOW_RANGE_M = 220.0, 160.0, 70.0
 
 _NEAR = 0.15
 _TILE_BITS, _LEVELS, _RESOLUTION_M = 6, 6, 0.1
-_LEVEL_OFFSETS = (0, 4096, 5120, 5376, 5440, 5456)
-_MAX_TAPS = 10
+_MAX_TAPS = 8
+_LATTICE = np.random.default_rng(0).random((64, 64)).astype(np.float32)
 
 _jit = numba.njit(cache=True, nogil=True, error_model="numpy")
 _inline = numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -43,14 +42,14 @@ def _hash(x, y):
 
 @_jit
 def _value_noise(x, y):
-    """Return smooth noise in [0, 1) with unit cells."""
+    """Return smooth noise in [0, 1) with unit cells, repeated every 64 cells."""
     x0, y0 = math.floor(x), math.floor(y)
     fx, fy = x - x0, y - y0
     fx, fy = fx * fx * (3.0 - 2.0 * fx), fy * fy * (3.0 - 2.0 * fy)
-    ix, iy = np.int64(x0), np.int64(y0)
-    low = _hash(ix, iy) * (1.0 - fx) + _hash(ix + 1, iy) * fx
-    high = _hash(ix, iy + 1) * (1.0 - fx) + _hash(ix + 1, iy + 1) * fx
-    return low * (1.0 - fy) + high * fy
+    left, right, low, high = x0 & 63, (x0 + 1) & 63, y0 & 63, (y0 + 1) & 63
+    below = _LATTICE[low, left] + fx * (_LATTICE[low, right] - _LATTICE[low, left])
+    above = _LATTICE[high, left] + fx * (_LATTICE[high, right] - _LATTICE[high, left])
+    return below + fy * (above - below)
 
 
 @_jit
@@ -95,7 +94,7 @@ def _rectangle(corners, projection, width, height):
 def _hit(kind, hx, hy, hz, slant_front, slant_rear, ox, oy, oz, dx, dy, dz):
     """Return the ray parameter where o + t d enters a part, or -1 (also from inside)."""
     t = -1.0
-    if kind == CROWN or kind == HEAD:
+    if kind in (CROWN, HEAD):
         ax, ay, az, bx, by, bz = dx / hx, dy / hy, dz / hz, ox / hx, oy / hy, oz / hz
         a = ax * ax + ay * ay + az * az
         b = ax * bx + ay * by + az * bz
@@ -209,16 +208,17 @@ def _cast_shadow(kind, geometry, sun, eye_height, rays, corners, projection, own
                 shadow[row, column] = value
 
 
-@_jit
+@_inline
 def _texel(tile_index, texels, column, row, level):
     """Return the packed texel of a level that holds the level-0 texel (column, row)."""
     tile_column, tile_row = column >> _TILE_BITS, row >> _TILE_BITS
     tile = 0
     if 0 <= tile_row < tile_index.shape[0] and 0 <= tile_column < tile_index.shape[1]:
         tile = tile_index[tile_row, tile_column]
-    mask = (1 << _TILE_BITS) - 1
-    inside = (((row & mask) >> level) << (_TILE_BITS - level)) + ((column & mask) >> level)
-    return texels[tile, _LEVEL_OFFSETS[level] + inside]
+    # Level l of a tile has 4 ** (6 - l) texels.
+    offset = (16384 - (16384 >> (2 * level))) // 3
+    inside = (((row & 63) >> level) << (_TILE_BITS - level)) + ((column & 63) >> level)
+    return np.int64(texels[tile, offset + inside])
 
 
 @_jit
@@ -230,23 +230,23 @@ def _ground(x, y, ux, uy, vx, vy, origin, tile_index, texels):
     length_u, length_v = math.sqrt(ux * ux + uy * uy), math.sqrt(vx * vx + vy * vy)
     if length_u > length_v:
         ux, uy, vx, vy, length_u, length_v = vx, vy, ux, uy, length_v, length_u
-    footprint = max(length_u, length_v / _MAX_TAPS) / _RESOLUTION_M
     gx, gy = (x - origin[0]) / _RESOLUTION_M, (y - origin[1]) / _RESOLUTION_M
-    red = green = blue = material = 0.0
     if length_v < 2.0 * _RESOLUTION_M:
         # Nearer than the texels: bilinear.
         gx, gy = gx - 0.5, gy - 0.5
-        x0, y0 = math.floor(gx), math.floor(gy)
-        fx, fy = gx - x0, gy - y0
+        column, row = math.floor(gx), math.floor(gy)
+        fx, fy = gx - column, gy - row
+        red = green = blue = material = 0.0
         for corner in range(4):
             right, up = corner & 1, corner >> 1
-            word = _texel(tile_index, texels, int(x0) + right, int(y0) + up, 0)
+            word = _texel(tile_index, texels, column + right, row + up, 0)
             weight = (fx if right else 1.0 - fx) * (fy if up else 1.0 - fy)
-            red += weight * (word & np.uint32(255))
-            green += weight * ((word >> np.uint32(8)) & np.uint32(255))
-            blue += weight * ((word >> np.uint32(16)) & np.uint32(255))
-            material += weight * (word >> np.uint32(24))
+            red += weight * (word & 255)
+            green += weight * ((word >> 8) & 255)
+            blue += weight * ((word >> 16) & 255)
+            material += weight * (word >> 24)
         return red, green, blue, material
+    footprint = max(length_u, length_v / _MAX_TAPS) / _RESOLUTION_M
     level = 0
     while footprint > 1.5 and level < _LEVELS - 1:
         footprint *= 0.5
@@ -255,20 +255,26 @@ def _ground(x, y, ux, uy, vx, vy, origin, tile_index, texels):
     step_x, step_y = vx / (_RESOLUTION_M * taps), vy / (_RESOLUTION_M * taps)
     gx -= 0.5 * (taps - 1) * step_x
     gy -= 0.5 * (taps - 1) * step_y
+    # Two channels are summed in one integer, 16 bits apart.
+    red_blue = green_material = 0
     for _ in range(taps):
-        word = _texel(tile_index, texels, int(math.floor(gx)), int(math.floor(gy)), level)
-        red += word & np.uint32(255)
-        green += (word >> np.uint32(8)) & np.uint32(255)
-        blue += (word >> np.uint32(16)) & np.uint32(255)
-        material += word >> np.uint32(24)
+        word = _texel(tile_index, texels, math.floor(gx), math.floor(gy), level)
+        red_blue += word & 0xFF00FF
+        green_material += (word >> 8) & 0xFF00FF
         gx += step_x
         gy += step_y
-    return red / taps, green / taps, blue / taps, material / taps
+    share = 1.0 / taps
+    return (
+        share * (red_blue & 0xFFFF),
+        share * (green_material & 0xFFFF),
+        share * (red_blue >> 16),
+        share * (green_material >> 16),
+    )
 
 
 @_jit
 def _sky(dx, dy, dz, air):
-    """Return the colour of the sky in a direction (not normalised), hills on the horizon included."""
+    """Return the colour of the sky in a direction (any length), hills on the horizon included."""
     flat = math.sqrt(dx * dx + dy * dy)
     slope = dz / max(flat, 1e-6)
     east, north = dx / max(flat, 1e-6), dy / max(flat, 1e-6)
@@ -300,21 +306,21 @@ def _sky(dx, dy, dz, air):
 
 
 @_jit
-def _shade(part, kind, geometry, color, lit, lamps, x, y, z, spacing, air):
+def _shade(part, identity, kind, parts, colors, lit, source, lamps, x, y, z, spacing, air):
     """Return the colour of a part at a local point; ``spacing`` is the distance of samples in m."""
-    hx, hy, hz = geometry[3], geometry[4], geometry[5]
-    cos, sin = geometry[6], geometry[7]
-    red, green, blue = color[0], color[1], color[2]
+    hx, hy, hz = parts[part, 3], parts[part, 4], parts[part, 5]
+    cos, sin = parts[part, 6], parts[part, 7]
+    red, green, blue = colors[part, 0], colors[part, 1], colors[part, 2]
     up = z + hz
     # Normal in the part's frame; face 0 front, 1 rear, 2 left or right, 3 top, 4 bottom.
-    if kind == CROWN or kind == HEAD:
+    if kind in (CROWN, HEAD):
         nx, ny, nz = x / (hx * hx), y / (hy * hy), z / (hz * hz)
         length = math.sqrt(nx * nx + ny * ny + nz * nz)
         nx, ny, nz = nx / length, ny / length, nz / length
         face = 3
     else:
-        front = x + geometry[8] * up - hx
-        rear = -x + geometry[9] * up - hx
+        front = x + parts[part, 8] * up - hx
+        rear = -x + parts[part, 9] * up - hx
         side, top = abs(y) - hy, abs(z) - hz
         nx = ny = nz = 0.0
         if top >= front and top >= rear and top >= side:
@@ -324,25 +330,22 @@ def _shade(part, kind, geometry, color, lit, lamps, x, y, z, spacing, air):
             ny = 1.0 if y > 0.0 else -1.0
             face = 2
         elif front >= rear:
-            length = math.sqrt(1.0 + geometry[8] * geometry[8])
-            nx, nz = 1.0 / length, geometry[8] / length
+            length = math.sqrt(1.0 + parts[part, 8] * parts[part, 8])
+            nx, nz = 1.0 / length, parts[part, 8] / length
             face = 0
         else:
-            length = math.sqrt(1.0 + geometry[9] * geometry[9])
-            nx, nz = -1.0 / length, geometry[9] / length
+            length = math.sqrt(1.0 + parts[part, 9] * parts[part, 9])
+            nx, nz = -1.0 / length, parts[part, 9] / length
             face = 1
     glow = False
     if kind == BUILDING and face < 3:
         along, half = (y, hy) if face < 2 else (x, hx)
-        if face < 2:
-            floor_seed = 1 + face
-        else:
-            floor_seed = 3 if y > 0.0 else 4
+        wall = 1 + face if face < 2 else (3 if y > 0.0 else 4)
         columns = max(math.floor(2.0 * half / 3.0), 1.0)
         floors = max(math.floor(2.0 * hz / 3.2), 1.0)
         s, r = (along + half) / (2.0 * half) * columns, up / (2.0 * hz) * floors
         window = 0.22 < s - math.floor(s) < 0.78 and 0.28 < r - math.floor(r) < 0.80
-        shade = 0.35 + 0.35 * _hash(int(s) + 64 * floor_seed, int(r) + 131 * part)
+        shade = 0.35 + 0.35 * _hash(int(s) + 64 * wall, int(r) + 131 * identity)
         fade = _clamp((spacing - 0.3) / 0.7, 0.0, 1.0)
         share = (1.0 - fade) * (1.0 if window else 0.0) + fade * 0.29
         red += share * (air[5] * shade * 0.6 + 20.0 - red)
@@ -353,8 +356,8 @@ def _shade(part, kind, geometry, color, lit, lamps, x, y, z, spacing, air):
     elif kind == CROWN:
         cell = 0.3 if spacing < 0.15 else 0.6
         leaf = _hash(
-            int(math.floor(x / cell)) + 57 * int(math.floor(z / cell)),
-            int(math.floor(y / cell)) + 131 * part,
+            math.floor(x / cell) + 57 * math.floor(z / cell),
+            math.floor(y / cell) + 131 * identity,
         )
         leaf = 1.0 + (leaf - 0.5) * 0.5 * _clamp(1.0 - spacing, 0.0, 1.0)
         leaf *= 0.72 + 0.28 * (z / hz)
@@ -364,7 +367,7 @@ def _shade(part, kind, geometry, color, lit, lamps, x, y, z, spacing, air):
             state = int(lit)
             radius = max(0.45, 0.75 * spacing)
             for lamp in range(3):
-                ly, lz = y - lamps[lamp, 0], z - lamps[lamp, 1]
+                ly, lz = y - lamps[source, lamp, 0], z - lamps[source, lamp, 1]
                 if ly * ly + lz * lz < radius * radius:
                     glow = lamp == state
                     if lamp == 0:
@@ -553,10 +556,12 @@ def render(
     parts, colors = np.empty((capacity, 10)), np.empty((capacity, 3))
     kinds, lit = np.empty(capacity, np.int64), np.zeros(capacity)
     sources = np.full(capacity, -1, np.int64)
+    identity = np.zeros(capacity, np.int64)
     count = 0
     for k in range(selected):
         i = chosen[k]
         state = 0.0
+        identity[count] = i
         if static_signal[i] >= 0:
             state = float(signal_state[static_signal[i]])
             sources[count] = static_signal[i]
@@ -630,7 +635,7 @@ def render(
         )
     zenith = np.array([0.0, 0.0, 1.0])
     for part in range(first_agent, count):
-        if kinds[part] == BODY or kinds[part] == VAN:
+        if kinds[part] in (BODY, VAN):
             wide = parts[part].copy()
             wide[3] += 0.2
             wide[4] += 0.2
@@ -664,14 +669,15 @@ def render(
                 z = t * (rays[2, 0] * u + rays[2, 1] * v + rays[2, 2]) - parts[part, 2]
                 cos, sin = parts[part, 6], parts[part, 7]
                 x, y = cos * x + sin * y, -sin * x + cos * y
-                lamps = signal_lamps[max(sources[part], 0)]
                 sr, sg, sb = _shade(
                     part,
+                    identity[part],
                     kinds[part],
-                    parts[part],
-                    colors[part],
+                    parts,
+                    colors,
                     lit[part],
-                    lamps,
+                    sources[part],
+                    signal_lamps,
                     x,
                     y,
                     z,
@@ -687,11 +693,11 @@ def render(
                 dy = rays[1, 0] * column + rays[1, 1] * row + rays[1, 2]
                 dz = rays[2, 0] * column + rays[2, 1] * row + rays[2, 2]
                 if dz < -1e-4:
-                    t = -eye[2] / dz
-                    ux = t * (rays[0, 0] - dx * rays[2, 0] / dz)
-                    uy = t * (rays[1, 0] - dy * rays[2, 0] / dz)
-                    vx = t * (rays[0, 1] - dx * rays[2, 1] / dz)
-                    vy = t * (rays[1, 1] - dy * rays[2, 1] / dz)
+                    inverse = 1.0 / dz
+                    t = -eye[2] * inverse
+                    right, down = rays[2, 0] * inverse, rays[2, 1] * inverse
+                    ux, uy = t * (rays[0, 0] - dx * right), t * (rays[1, 0] - dy * right)
+                    vx, vy = t * (rays[0, 1] - dx * down), t * (rays[1, 1] - dy * down)
                     gx, gy = eye[0] + t * dx, eye[1] + t * dy
                     sr, sg, sb, material = _ground(
                         gx, gy, ux, uy, vx, vy, origin, tile_index, texels
@@ -702,7 +708,9 @@ def render(
                     light = ground_light * (1.0 - shaded / open_samples)
                     if t < 120.0:
                         patch = _value_noise(0.11 * gx, 0.11 * gy) - 0.5
-                        patch += 0.5 * (_value_noise(0.53 * gx, 0.53 * gy) - 0.5)
+                        if t < 40.0:
+                            fine = _value_noise(0.53 * gx, 0.53 * gy) - 0.5
+                            patch += 0.5 * (1.0 - 0.025 * t) * fine
                         light *= 1.0 + (0.24 * grass + 0.09 * asphalt) * patch
                     sr *= light * (plain + asphalt * air[11] + grass * air[14])
                     sg *= light * (plain + asphalt * air[12] + grass * air[15])

@@ -15,7 +15,7 @@ IMAGE_WIDTH, IMAGE_HEIGHT = 256, 128
 
 @dataclass(frozen=True)
 class MountedCamera:
-    """A camera of the world's vehicle: slot, field of view, position (m) and yaw in the ego frame."""
+    """A camera of the world's vehicle: slot, field of view, place (m) and yaw in the ego frame."""
 
     slot: str
     horizontal_fov_deg: float
@@ -53,7 +53,7 @@ def camera_model(
 
 
 def default_rig(width: int = IMAGE_WIDTH, height: int = IMAGE_HEIGHT) -> Rig:
-    """Return the rig of the world's vehicle, intrinsics included, images of width x height pixels."""
+    """Return the rig of the world's vehicle, intrinsics for width x height pixels included."""
     cameras = tuple(
         RigCamera(
             slot=camera.slot,
@@ -70,7 +70,7 @@ def default_rig(width: int = IMAGE_WIDTH, height: int = IMAGE_HEIGHT) -> Rig:
 
 
 def default_slots() -> tuple[CameraSlot, ...]:
-    """Return the camera slots of a model trained on ``default_rig``, with what a vehicle may differ."""
+    """Return the slots of a model trained on ``default_rig`` and how far a vehicle may differ."""
     return tuple(
         CameraSlot(
             name=camera.slot,

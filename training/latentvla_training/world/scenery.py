@@ -50,7 +50,7 @@ def place_props(
 
     Args:
         polygons, lanes, signals: of the road map.
-        bounds: (4,) x_min, y_min, x_max, y_max of everything drivable; props stay within 60 m of it.
+        bounds: (4,) x_min, y_min, x_max, y_max of everything drivable; props stay within 60 m.
         seed: of the network.
     """
     rng = np.random.default_rng([seed & 0xFFFFFFFF, 0x7EE])
