@@ -6,7 +6,6 @@ itself has to know (stamps, odometry, camera models) is decoded with the types s
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,27 +184,6 @@ class BagFile:
             for topic in self.topics.values()
             if topic.message_type == message_type and topic.count
         )
-
-
-def header_stamp_ns(data: bytes) -> int:
-    """Return the stamp (ns) of a serialised message that starts with a ``std_msgs/Header``.
-
-    CDR: 4 bytes (the second tells the byte order), then sec int32, nanosec uint32.
-    """
-    sec, nanosec = struct.unpack_from(_stamp_format(data), data, 4)
-    return int(sec) * 1_000_000_000 + int(nanosec)
-
-
-def with_header_stamp(data: bytes, stamp_ns: int) -> bytes:
-    """Return ``data`` with the stamp of its leading header replaced (ns since the epoch)."""
-    stamp = struct.pack(_stamp_format(data), *divmod(stamp_ns, 1_000_000_000))
-    return data[:4] + stamp + data[12:]
-
-
-def _stamp_format(data: bytes) -> str:
-    if len(data) < 12:
-        raise ValueError(f"a serialised header has at least 12 bytes, found {len(data)}")
-    return "<iI" if data[1] & 1 else ">iI"
 
 
 def _broken(path: Path, error: Exception) -> CommandError:

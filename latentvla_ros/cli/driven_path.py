@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from latentvla_ros.contract import Rig
 from latentvla_ros.geometry import se2
+from latentvla_ros.sensing.ego_motion_buffer import in_base_frame
 
 #: Odometry gaps longer than this are not interpolated over, ns.
 MAX_GAP_NS = 500_000_000
@@ -77,31 +78,19 @@ def driven_path(messages: Iterable[Any], rig: Rig | None = None) -> DrivenPath:
     """
     offset = np.asarray(rig.base_from_twist if rig else (0.0, 0.0, 0.0), np.float64)
     stamps: list[int] = []
-    rows: list[list[float]] = []
+    rows: list[NDArray[np.float64]] = []
     for message in messages:
         stamp = message.header.stamp
         stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
         position, q = message.pose.pose.position, message.pose.pose.orientation
         yaw = np.arctan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
         twist = message.twist.twist
-        row = [position.x, position.y, yaw, twist.linear.x, twist.linear.y, twist.angular.z]
+        moved = in_base_frame(
+            (position.x, position.y, yaw), (twist.linear.x, twist.linear.y, twist.angular.z), offset
+        )
+        row = np.concatenate(moved)
         if np.isfinite(row).all() and (not stamps or stamp_ns > stamps[-1]):
             stamps.append(stamp_ns)
-            rows.append([float(value) for value in row])
+            rows.append(row)
     table = np.asarray(rows, np.float64).reshape(-1, 6)
-    child_poses, child_twists = table[:, :3], table[:, 3:]
-    poses = se2.compose(child_poses, se2.inverse(offset)) if len(table) else child_poses
-    return DrivenPath(np.asarray(stamps, np.int64), poses, twist_in_base(child_twists, offset))
-
-
-def twist_in_base(twists: NDArray[np.float64], base_from_child: ArrayLike) -> NDArray[np.float64]:
-    """Move planar body twists (N, 3) of a child frame to ``base_frame`` of the same rigid body.
-
-    Args:
-        twists: vx, vy, yaw rate along the child frame's axes.
-        base_from_child: (3,) x, y, yaw of the child frame in ``base_frame``.
-    """
-    x, y, yaw = np.asarray(base_from_child, np.float64)
-    cos, sin = np.cos(yaw), np.sin(yaw)
-    vx, vy, rate = twists[:, 0], twists[:, 1], twists[:, 2]
-    return np.stack([cos * vx - sin * vy + rate * y, sin * vx + cos * vy - rate * x, rate], axis=1)
+    return DrivenPath(np.asarray(stamps, np.int64), table[:, :3], table[:, 3:])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latentvla_ros.cli.bag_file import BagFile, BagMessage, header_stamp_ns
+from latentvla_ros.cli.bag_file import BagFile, BagMessage
 from latentvla_ros.cli.drawing import CameraView, Image
 from latentvla_ros.cli.driven_path import DrivenPath
 from latentvla_ros.cli.frame_painter import CameraPicture, FilmLayout, FramePainter, Moment
@@ -17,6 +17,7 @@ from latentvla_ros.cli.replay_inputs import IMAGE_TYPES, ReplayInputs
 from latentvla_ros.contract import CameraModel, Command
 from latentvla_ros.geometry import se2
 from latentvla_ros.geometry.trajectory import constant_turn_rate
+from latentvla_ros.nodes.cdr_header import header_stamp_ns
 from latentvla_ros.nodes.recording import RecordedPlan, StatusSample
 from latentvla_ros.sensing.image_decoding import CompressedImage, ImageError, RawImage
 from latentvla_ros.sensing.preprocessing import ViewPreprocessor

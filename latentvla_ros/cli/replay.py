@@ -252,6 +252,8 @@ def play(
                 "backend": settings.backend,
                 "threads": str(settings.threads),
                 "command_source": "topic" if inputs.command or not inputs.route else "route",
+                # Status holds the stages of the newest plan alone: often enough to see nearly all.
+                "diagnostics_period_s": "0.1",
                 "command_timeout_s": str(_command_timeout_s(bag, inputs)),
             },
             simulated_time=True,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from latentvla_ros.nodes.recording import Recording
     from latentvla_ros.nodes.replay_player import ReplayPlayer, Stream, TimedMessage
 
-PLANNER, GATE = "/planner", "/gate"
+PLANNER, GATE = "/planner_node", "/gate"
 #: Fast DDS 3 (Kilted and later) reads the first, Fast DDS 2 (Humble, Jazzy) the second.
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _START_TIMEOUT_S = 30.0
@@ -242,7 +242,7 @@ def _check_ros(profile: Path | None) -> None:
 
 
 def _planner_arguments(settings: NodeSettings) -> list[str]:
-    arguments = _ros_arguments("planner", settings)
+    arguments = _ros_arguments("planner_node", settings)
     parameters = {"bundle": settings.bundle, "rig": settings.rig, **settings.parameters}
     for name, value in parameters.items():
         arguments += ["-p", f"{name}:={value}"]
@@ -256,6 +256,8 @@ def _gate_arguments(settings: NodeSettings) -> list[str]:
         *_ros_arguments("gate", settings),
         "-r",
         f"~/input/trajectory:={PLANNER}/output/trajectory",
+        "-r",
+        f"~/input/odometry:={dict(settings.remaps)['~/input/odometry']}",
     ]
 
 

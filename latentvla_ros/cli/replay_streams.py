@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentvla_ros.cli.bag_file import BagFile, BagMessage, header_stamp_ns
+from latentvla_ros.cli.bag_file import BagFile, BagMessage
 from latentvla_ros.cli.replay_inputs import (
     CAMERA_INFO_TYPE,
     COMMAND_TYPE,
@@ -17,6 +17,7 @@ from latentvla_ros.cli.replay_inputs import (
     ROUTE_TYPE,
     ReplayInputs,
 )
+from latentvla_ros.nodes.cdr_header import header_stamp_ns
 
 if TYPE_CHECKING:
     from latentvla_ros.nodes.replay_player import Stream, TimedMessage

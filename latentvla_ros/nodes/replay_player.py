@@ -24,6 +24,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from latentvla_msgs.msg import PlannerStatus
+from latentvla_ros.nodes.cdr_header import with_header_stamp
 from latentvla_ros.nodes.recorded_messages import RawMessage, decode_recording, decode_status
 from latentvla_ros.nodes.recording import Recording, StatusSample
 
@@ -170,7 +171,8 @@ class ReplayPlayer:
         heard = self._heard.setdefault(key, [])
 
         def keep(data: bytes) -> None:
-            heard.append(RawMessage(time.monotonic(), self._clock_ns, data))
+            now_ns = time.time_ns() if self._clock is None else self._clock_ns
+            heard.append(RawMessage(time.monotonic(), now_ns, data))
 
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
         qos = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
@@ -282,7 +284,8 @@ class ReplayPlayer:
     ) -> None:
         """Publish ``messages``, sorted by ``due_ns``, each at its time after ``start_ns``.
 
-        Messages that are late are sent at once; none is left out. Steady time throughout.
+        Messages that are late are sent at once; none is left out. Steady time throughout. Without
+        /clock the stamps of messages with a header are moved to the system clock.
 
         Args:
             rate: seconds of the recording per second.
@@ -291,6 +294,7 @@ class ReplayPlayer:
         """
         origin = time.monotonic() + 0.05
         next_tick = next_check = origin
+        shift_ns = time.time_ns() + round((origin - time.monotonic()) * 1e9) - start_ns
         for message in messages:
             due = origin + (message.due_ns - start_ns) * 1e-9 / rate
             while self._clock is not None and next_tick < due:
@@ -299,12 +303,16 @@ class ReplayPlayer:
                 next_tick = max(next_tick + CLOCK_PERIOD_S, time.monotonic())
             _sleep_until(due)
             self.publish_clock(message.due_ns)
+            stamp_ns, data = message.stamp_ns, message.data
+            if self._clock is None:
+                stamp_ns += shift_ns
+                data = with_header_stamp(data, stamp_ns)
             now = time.monotonic()
-            self._publishers[message.topic].publish(message.data)
+            self._publishers[message.topic].publish(data)
             self._published[message.topic] += 1
             self._lateness_s.append(now - due)
             if self._streams[message.topic].slot:
-                self._published_s[message.topic, message.stamp_ns] = now
+                self._published_s[message.topic, stamp_ns] = now
             if now >= next_check:
                 next_check = now + _CHECK_PERIOD_S
                 alive()

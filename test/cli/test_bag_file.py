@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin
 
-from latentvla_ros.cli.bag_file import BagFile, header_stamp_ns, with_header_stamp
+from latentvla_ros.cli.bag_file import BagFile
 from latentvla_ros.cli.errors import CommandError
+from latentvla_ros.nodes.cdr_header import header_stamp_ns, with_header_stamp
 
 SHORT = drive_bag.Drive(duration_s=0.5)
 

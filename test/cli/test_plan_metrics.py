@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace as Record
 
 import numpy as np
@@ -10,7 +11,7 @@ from drive_bag import Drive, rig
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentvla_ros.cli.driven_path import DrivenPath, driven_path, twist_in_base
+from latentvla_ros.cli.driven_path import DrivenPath, driven_path
 from latentvla_ros.cli.plan_metrics import percentiles_ms, plan_errors, rate_hz
 from latentvla_ros.geometry import se2
 from latentvla_ros.geometry.trajectory import constant_turn_rate
@@ -106,23 +107,11 @@ def test_odometry_that_is_not_finite_or_not_newer_is_left_out() -> None:
     assert np.isnan(driven_path([], rig()).poses_at([0])).all()
 
 
-@given(
-    st.floats(-3, 3),
-    st.floats(-3, 3),
-    st.floats(-3, 3),
-    st.floats(-20, 20),
-    st.floats(-5, 5),
-    st.floats(-1, 1),
-)
-def test_twist_of_an_offset_frame_matches_finite_motion(
-    x: float, y: float, yaw: float, vx: float, vy: float, rate: float
-) -> None:
-    base_from_child, step = np.array([x, y, yaw]), 1e-6
-    child_step = se2.exponential(vx, vy, rate, step)
-    moved = se2.compose(se2.compose(base_from_child, child_step), se2.inverse(base_from_child))
-    expected = moved / step
-    found = twist_in_base(np.array([[vx, vy, rate]]), base_from_child)[0]
-    assert np.allclose(found, expected, atol=1e-3)
+def test_the_path_is_that_of_the_rear_axle_where_the_odometry_is_not() -> None:
+    gps_ahead = replace(rig(), base_from_twist=(2.0, 0.0, 0.0))
+    path = driven_path([odometry(1, 5, np.pi / 2, 1), odometry(2, 5, np.pi / 2, 1)], gps_ahead)
+    assert path.poses[0] == pytest.approx([5.0, -2.0, np.pi / 2])
+    assert path.twists[0] == pytest.approx([1.0, 0.0, 0.0])
 
 
 def test_percentiles_ignore_what_is_not_finite() -> None:
