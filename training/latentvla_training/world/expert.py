@@ -41,7 +41,7 @@ class ExpertSettings:
         settling_m: length over which a lateral offset is taken back.
     """
 
-    max_acceleration: float = 1.7
+    max_acceleration: float = 2.0
     comfortable_braking: float = 2.0
     hard_braking: float = 6.0
     time_headway_s: float = 1.2
@@ -226,7 +226,7 @@ class Expert:
             return None
         if self._exit_blocked(crossing, front, leader_gap, leader_speed):
             return crossing.stop_s
-        patience = self._waited_s > 6.0
+        patience = self._waited_s > 3.5
         for conflict in crossing.conflicts:
             if self._must_wait(state, front, conflict, traffic, patience):
                 return crossing.stop_s
@@ -264,11 +264,9 @@ class Expert:
                 position = offset + float(traffic.lane_position[index])
                 if position - traffic.size[index, 0] > foe_end + 0.5:
                     continue
-                if speed < 0.5:
-                    if foe_start - 1.0 < position:
-                        return True
-                    if patience or not conflict.has_priority:
-                        continue
+                waits = speed < 0.5  # a standing one in the way is a leader, see _leader
+                if waits and (patience or not conflict.has_priority or position > foe_start):
+                    continue
             elif lane_id == conflict.approach_lane and conflict.has_priority:
                 if conflict.signal >= 0 and traffic.signals[conflict.signal] == SignalState.RED:
                     continue

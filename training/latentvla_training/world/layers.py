@@ -216,7 +216,11 @@ def build_markings(net: Any, polygons: tuple[Polygon, ...]) -> tuple[Marking, ..
             shape = LineString(deduplicate(lane.getShape()))
             points = _offset(shape, -lane.getWidth() / 2)
             markings.append(Marking(MarkingKind.DASHED, points, 0.15))
-        opposite = [e for e in edge.getToNode().getOutgoing() if e.getToNode() is edge.getFromNode()]
+        opposite = [
+            other
+            for other in edge.getToNode().getOutgoing()
+            if other.getID()[:-1] == edge.getID()[:-1]  # r12f and r12b are one road
+        ]
         leftmost = edge_lanes[-1]
         boundary = _offset(LineString(deduplicate(leftmost.getShape())), leftmost.getWidth() / 2)
         if not opposite:

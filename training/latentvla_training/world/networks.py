@@ -35,7 +35,7 @@ from latentvla_training.world.sumo_network import NetworkBuildError, draw_networ
 SPLIT_SIZES = {"train": 40, "val": 6, "test": 12}
 _SPLIT_SEEDS = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
 _ATTEMPTS = 60
-_VERSION = "v1"
+_VERSION = "v2"
 
 
 @dataclass(frozen=True)

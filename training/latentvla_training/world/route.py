@@ -9,16 +9,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from latentvla_training.world.layers import RightOfWay
+from latentvla_training.world.polyline import polyline_length, resample_polyline
 from latentvla_training.world.road_map import Lane, RoadMap
 
 Array = NDArray[np.float64]
 
 SPACING_M = 1.0
 LATERAL_ACCELERATION = 2.0
-COMFORTABLE_BRAKING = 1.5
-CONFLICT_RADIUS_M = 3.0
+COMFORTABLE_BRAKING = 1.8
+CONFLICT_RADIUS_M = 2.7
 #: Odds of a connector in the random walk, by SUMO's direction.
-TURN_WEIGHTS = {"s": 1.0, "l": 1.4, "r": 2.0}
+TURN_WEIGHTS = {"s": 1.0, "l": 1.6, "r": 2.8}
 
 
 @dataclass(frozen=True)
@@ -173,20 +174,6 @@ def make_route(road_map: RoadMap, rules: RightOfWay, lane_ids: tuple[str, ...]) 
         target_speed=_target_speed(limit, curvature, s),
         crossings=tuple(crossings),
     )
-
-
-def polyline_length(points: Array) -> float:
-    """Length of a polyline (N, 2), m."""
-    return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
-
-
-def resample_polyline(points: Array, spacing: float = SPACING_M) -> Array:
-    """Return a polyline with points about ``spacing`` m apart, ends kept."""
-    length = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    points = points[np.append(True, length > 1e-6)]
-    s = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1)))
-    grid = np.linspace(0.0, s[-1], max(2, round(s[-1] / spacing) + 1))
-    return np.stack([np.interp(grid, s, points[:, 0]), np.interp(grid, s, points[:, 1])], axis=1)
 
 
 def _speed_limit(lanes: list[Lane], ends: Array, s: Array) -> Array:

@@ -53,7 +53,7 @@ def simulate_episode(name: str) -> Episode:
     seed = network_seed(network) * MAX_EPISODES + number
     road_map = build_road_map(network)
     rng = np.random.default_rng((seed, 0))
-    density = float(rng.choice((3.0, 5.0, 8.0, 11.0)) * rng.uniform(0.8, 1.2))
+    density = float(rng.choice((2.5, 4.5, 7.0, 10.0)) * rng.uniform(0.8, 1.2))
     warm_up_steps = int(rng.integers(250, 500))
     with TrafficSession(road_map, seed % 2**31, density) as traffic:
         for _ in range(warm_up_steps):

@@ -18,7 +18,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 from shapely.geometry import LineString
+
+from latentvla_training.world.polyline import polyline_length, resample_polyline
 
 Array = NDArray[np.float64]
 
@@ -37,14 +40,16 @@ class RoadClass:
 
 
 ROAD_CLASSES = (
-    RoadClass(lanes=(2, 2, 3), speeds_kmh=(50, 50, 60), priority=3),
-    RoadClass(lanes=(1, 2), speeds_kmh=(40, 50), priority=2),
+    RoadClass(lanes=(2, 2, 3), speeds_kmh=(50, 60), priority=3),
+    RoadClass(lanes=(1, 2), speeds_kmh=(40, 50, 50), priority=2),
     RoadClass(lanes=(1,), speeds_kmh=(30, 40), priority=1),
 )
 LANE_WIDTH_M = 3.5
 JUNCTION_RADIUS_M = 9.0
 YELLOW_S, ALL_RED_S = 5, 1
 MIN_JUNCTIONS = 12
+#: Width of the Gaussian that rounds a corner; 90 degrees become a radius of about 30 m.
+CORNER_SMOOTHING_M = 18.0
 
 
 @dataclass
@@ -73,6 +78,7 @@ def draw_network(seed: int, folder: Path) -> tuple[Path, Path]:
         raise NetworkBuildError(f"seed {seed}: {junctions} junctions, at least {MIN_JUNCTIONS}")
     _assign_classes(nodes, roads, rng)
     _bend(nodes, roads, rng)
+    roads = _join_at_corners(nodes, roads)
     _write_plain(nodes, roads, rng, folder)
     net_path = folder / "net.net.xml"
     _run(
@@ -250,9 +256,9 @@ def _bend(nodes: dict[str, Array], roads: list[_Road], rng: np.random.Generator)
         t = np.linspace(0.0, 1.0, max(2, int(length / 5.0)) + 1)
         kind = rng.random()
         sign = float(rng.choice((-1.0, 1.0)))
-        if kind < 0.2:
+        if kind < 0.12:
             offset = np.zeros_like(t)
-        elif kind < 0.62:
+        elif kind < 0.58:
             limit = min(0.13 * length, length**2 / 400.0)  # radius of at least about 40 m
             offset = sign * rng.uniform(0.35, 1.0) * limit * np.sin(math.pi * t)
         else:
@@ -268,6 +274,39 @@ def _bend(nodes: dict[str, Array], roads: list[_Road], rng: np.random.Generator)
             if line.intersects(LineString(other.shape)):
                 road.shape = np.stack([nodes[road.a], nodes[road.b]])
                 break
+
+
+def _join_at_corners(nodes: dict[str, Array], roads: list[_Road]) -> list[_Road]:
+    """Join the two roads of a node that is no junction, their corner rounded to about 30 m."""
+    joined = list(roads)
+    for node in sorted(nodes):
+        pair = [road for road in joined if node in (road.a, road.b)]
+        if len(pair) != 2:
+            continue
+        first, second = pair
+        start = first.a if first.b == node else first.b
+        end = second.a if second.b == node else second.b
+        if start == end:
+            continue
+        assert first.shape is not None and second.shape is not None
+        incoming = first.shape if first.b == node else first.shape[::-1]
+        outgoing = second.shape if second.a == node else second.shape[::-1]
+        shape = _round_corner(incoming, outgoing)
+        joined = [road for road in joined if road not in pair]
+        joined.append(_Road(start, end, first.road_class, first.lanes, first.speed, shape))
+        del nodes[node]
+    return joined
+
+
+def _round_corner(incoming: Array, outgoing: Array, spacing_m: float = 3.0) -> Array:
+    """Join two polylines and smooth them around the joint, their far ends left as they are."""
+    corner = polyline_length(incoming)
+    shape = resample_polyline(np.concatenate([incoming, outgoing]), spacing_m)
+    smooth = gaussian_filter1d(shape, CORNER_SMOOTHING_M / spacing_m, axis=0, mode="nearest")
+    s = np.linspace(0.0, polyline_length(shape), len(shape))
+    reach = max(min(corner, s[-1] - corner) - 8.0, 1.0)
+    weight = np.clip(2.0 - 2.0 * np.abs(s - corner) / reach, 0.0, 1.0)[:, None]
+    return np.asarray(weight * smooth + (1.0 - weight) * shape)
 
 
 def _straighten_sharp_corners(nodes: dict[str, Array], roads: list[_Road]) -> None:

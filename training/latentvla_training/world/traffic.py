@@ -108,7 +108,7 @@ class TrafficSession:
                     "sumo", "--net-file", str(files.net), "--route-files", str(demand),
                     "--additional-files", str(files.signal_programs), "--seed", str(self._seed),
                     "--step-length", str(STEP_S), "--lanechange.duration", "3.0",
-                    "--time-to-teleport", "-1", "--collision.action", "none",
+                    "--time-to-teleport", "-1", "--time-to-impatience", "40", "--collision.action", "none",
                     "--no-step-log", "true", "--no-warnings", "true",
                     "--duration-log.disable", "true", "--max-depart-delay", "1",
                 ]
