@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from latentvla_ros.cli.dds_profile import largest_segment, profile_variable
 from latentvla_ros.contract import ContractError
 from latentvla_ros.data import data_path
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 
-#: Fast DDS 3 (Kilted and later) reads the first, Fast DDS 2 (Humble, Jazzy) the second.
-_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 #: One image burst of six cameras must fit (ros.md section 4).
 _MIN_SEGMENT_BYTES = 16 * 2**20
 _MIN_SHARED_MEMORY_BYTES = 192 * 2**20
@@ -186,8 +185,7 @@ def _publisher_profile() -> Check:
     name = "Fast DDS profile"
     if not shipped.is_file():
         return Check(name, FAILED, f"{shipped} is not installed", "reinstall latentvla_ros")
-    old = os.environ.get("ROS_DISTRO") in ("humble", "jazzy")
-    variable = _PROFILE_VARIABLES[1 if old else 0]
+    variable = profile_variable()
     setting = f"export {variable}={shipped}"
     chosen = os.environ.get(variable)
     if not chosen:
@@ -209,21 +207,6 @@ def _publisher_profile() -> Check:
             f"one of 64 MiB holds the bursts of six cameras: {setting}",
         )
     return Check(name, OK, f"{chosen}, segments of {largest / 2**20:.0f} MiB")
-
-
-def largest_segment(profile: Path) -> int:
-    """Return the largest shared-memory segment (bytes) of a Fast DDS profile file; 0: none.
-
-    Raises:
-        OSError, ElementTree.ParseError: the file cannot be read, or is no XML.
-    """
-    sizes = [
-        int(element.text or 0)
-        for element in ElementTree.parse(profile).iter()
-        if element.tag.rpartition("}")[2] == "segment_size"
-        and (element.text or "").strip().isdigit()
-    ]
-    return max(sizes, default=0)
 
 
 def _shared_memory() -> Check:

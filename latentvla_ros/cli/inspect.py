@@ -49,7 +49,7 @@ def kind_of(what: str) -> str:
     path = Path(what)
     if path.suffix in _BAG_SUFFIXES or (path / "metadata.yaml").exists():
         return "bag"
-    if path.is_dir() and any(path.glob(f"*{suffix}") for suffix in _BAG_SUFFIXES):
+    if path.is_dir() and any(entry.suffix in _BAG_SUFFIXES for entry in path.iterdir()):
         return "bag"
     if path.suffix in _RIG_SUFFIXES:
         return "rig"

@@ -77,6 +77,11 @@ class NodeProcess:
         self.stop()
 
     @property
+    def exit_code(self) -> int | None:
+        """Exit code, negative for a signal; None while it runs, or before the start."""
+        return None if self._process is None else self._process.poll()
+
+    @property
     def pid(self) -> int:
         """Process id; raises RuntimeError before the start."""
         if self._process is None:

@@ -208,6 +208,11 @@ def replay(settings: ReplaySettings, command: str) -> dict[str, Any]:
             str(file) for file in (video, page, settings.out / "result.json") if file is not None
         )
     )
+    for name, code in recording.exit_codes.items():
+        if code not in (0, None):
+            print(
+                f"warning: {name} ended with {code}; see {settings.out}/{name}.log", file=sys.stderr
+            )
     if not recording.plans:
         raise CommandError("no-plans", _why_no_plans(result), f"see {settings.out}/planner.log")
     return result

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from latentvla_ros.cli.dds_profile import VARIABLES, profile_variable
 from latentvla_ros.cli.errors import CommandError
 from latentvla_ros.cli.node_process import NodeProcess
 from latentvla_ros.data import data_path
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from latentvla_ros.nodes.replay_player import ReplayPlayer, Stream, TimedMessage
 
 PLANNER, GATE = "/planner_node", "/gate"
-#: Fast DDS 3 (Kilted and later) reads the first, Fast DDS 2 (Humble, Jazzy) the second.
-_PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 _START_TIMEOUT_S = 30.0
 _LOAD_TIMEOUT_S = 120.0
 _MATCH_TIMEOUT_S = 15.0
+#: A clock that stands still is a fault, and so is one that leaps by a second when the play starts.
+_CLOCK_LEAD_NS = 900_000_000
 #: Domains that the default port mapping allows next to Linux's ephemeral ports.
 _DOMAINS = range(10, 100)
 
@@ -113,11 +114,10 @@ class ReplaySession:
         settings = self._settings
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         os.environ["ROS_LOG_DIR"] = str(settings.ros_log_folder)
-        for variable in _PROFILE_VARIABLES:
-            if settings.publisher_profile is not None:
-                os.environ[variable] = str(settings.publisher_profile)
-            else:
-                os.environ.pop(variable, None)
+        for variable in VARIABLES:
+            os.environ.pop(variable, None)
+        if settings.publisher_profile is not None:
+            os.environ[profile_variable()] = str(settings.publisher_profile)
         from latentvla_ros.nodes.replay_player import PlayerError, ReplayPlayer
 
         try:
@@ -152,16 +152,19 @@ class ReplaySession:
         """Configure and activate the planner and wait until every input is matched.
 
         Args:
-            start_ns: what /clock shows until the play starts.
+            start_ns: what /clock shows when the play starts; until then it creeps towards it.
 
         Raises:
             CommandError: a node ended, refused or did not answer.
         """
         from latentvla_ros.nodes.replay_player import PlayerError
 
+        began_s = time.monotonic()
+
         def alive() -> None:
             self.check()
-            self.player.publish_clock(start_ns)
+            share = min((time.monotonic() - began_s) / _LOAD_TIMEOUT_S, 1.0)
+            self.player.publish_clock(start_ns - round((1.0 - share) * _CLOCK_LEAD_NS))
 
         try:
             if not self.player.change_state(PLANNER, "configure", _START_TIMEOUT_S, alive):
@@ -177,7 +180,12 @@ class ReplaySession:
         while not self.player.change_state(PLANNER, "activate", _START_TIMEOUT_S, alive):
             if self.player.planner_has_failed() or time.monotonic() > deadline:
                 raise self._refusal("activate")
-            time.sleep(0.1)
+            self._let_load(alive)
+
+    def _let_load(self, alive: Callable[[], None]) -> None:
+        for _ in range(20):
+            alive()
+            time.sleep(0.01)
 
     def _refusal(self, transition: str) -> CommandError:
         time.sleep(0.3)  # its status and its log arrive a little later
@@ -221,6 +229,8 @@ class ReplaySession:
         except PlayerError as error:
             raise CommandError(error.name, str(error), f"see {self.planner.log_path}") from None
         self._stack.close()
+        nodes = [self.planner, self.gate] if self._settings.gate else [self.planner]
+        recording.exit_codes = {node.name: node.exit_code for node in nodes}
         return recording
 
 
@@ -271,7 +281,7 @@ def _node_environment(settings: NodeSettings) -> dict[str, str | None]:
         "ROS_DOMAIN_ID": str(settings.domain),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_LOG_DIR": str(settings.ros_log_folder),
-        **dict.fromkeys(_PROFILE_VARIABLES),
+        **dict.fromkeys(VARIABLES),
         "PYTHONUNBUFFERED": "1",
         # The ROS wheels re-exec Python once to set the library path; a leaked mark prevents it.
         "_ROS_WHEELS_BOOTSTRAP_COMPLETE": None,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from latentvla_ros.cli.driven_path import DrivenPath
 from latentvla_ros.cli.plan_metrics import percentiles_ms, plan_errors, rate_hz
-from latentvla_ros.nodes.recording import Recording
+from latentvla_ros.nodes.recording import Recording, StatusSample
 
 #: ``latentvla_msgs/PlannerStatus.health`` in words.
 HEALTH = ("waiting", "warming up", "ok", "degraded", "fault")
@@ -33,30 +34,30 @@ def summarise(
     """
     plans = recording.plans
     ours, constant = plan_errors(plans, path)
-    status = recording.statuses[-1] if recording.statuses else None
+    # Once nothing is played any more, the node rightly reports that its inputs have gone.
+    during = [s for s in recording.statuses if s.received_s <= recording.played_until_s]
+    status = during[-1] if during else None
+    last = recording.statuses[-1] if recording.statuses else None
     gate = recording.gate_statuses[-1] if recording.gate_statuses else None
     stops = Counter(_STOP_KINDS[g.kind] for g in recording.gated if g.kind in _STOP_KINDS)
     notes = Counter(
         f"{_LEVELS[d.level]}: {d.name}: {d.message}"
         for d in recording.diagnostics
-        if d.level in _LEVELS
+        if d.level in _LEVELS and d.received_s <= recording.played_until_s
     )
-    stages = sorted({name for sample in recording.statuses for name in sample.stages_s})
+    stages = stage_percentiles(recording.statuses)
     return {
         "rate": rate,
         "frames": recording.published.get(reference_topic, 0),
         "plans": len(plans),
         "plan_rate_hz": _rounded(rate_hz([plan.received_s for plan in plans])),
         "plan_rate_recorded_hz": _rounded(rate_hz([plan.stamp_ns * 1e-9 for plan in plans])),
-        "drops": dict(status.drops) if status else {},
-        "receipt_to_publish_ms": _rounded(percentiles_ms([plan.latency_s for plan in plans])),
+        "drops": dict(last.drops) if last else {},
+        "receipt_to_publish_ms": stages.get("receipt_to_publish"),
+        "image_to_plan_ms": _rounded(percentiles_ms([plan.latency_s for plan in plans])),
         "age_ms": _rounded(percentiles_ms([plan.age_s / rate for plan in plans])),
-        "stages_ms": {
-            name: _rounded(
-                percentiles_ms([s.stages_s[name] for s in recording.statuses if name in s.stages_s])
-            )
-            for name in stages
-        },
+        "stages_ms": stages,
+        "staged_plans": len({s.plans for s in recording.statuses if s.stages_s}),
         "scored_frames": len(ours.stamps_ns),
         "ade_m": _rounded(ours.ade_m),
         "fde_m": _rounded(ours.fde_m),
@@ -87,6 +88,20 @@ def summarise(
         "diagnostics": dict(notes.most_common(12)),
         "player_lateness_ms": _rounded(percentiles_ms(recording.lateness_s)),
         "wall_s": _rounded(recording.wall_s),
+        "exit_codes": dict(recording.exit_codes),
+    }
+
+
+def stage_percentiles(statuses: Sequence[StatusSample]) -> dict[str, Any]:
+    """Return p50, p95, p99 and max in ms of each stage, over the plans that a status describes.
+
+    A status describes the newest plan; one that is seen twice counts once.
+    """
+    by_plan = {sample.plans: sample.stages_s for sample in statuses if sample.stages_s}
+    names = sorted({name for stages in by_plan.values() for name in stages})
+    return {
+        name: _rounded(percentiles_ms([s[name] for s in by_plan.values() if name in s]))
+        for name in names
     }
 
 
@@ -99,6 +114,7 @@ def table_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("plan rate", f"{_number(result['plan_rate_hz'], 1)} Hz"),
         ("frames dropped, by cause", drops or "none"),
         ("receipt to publish p50 / p95 / p99", _latency(result["receipt_to_publish_ms"])),
+        ("the same from outside, DDS included", _latency(result["image_to_plan_ms"])),
         (
             "ADE / FDE over 4 s, plans",
             f"{_number(result['ade_m'])} / {_number(result['fde_m'])} m "

@@ -68,7 +68,7 @@ def _subtitle(result: dict[str, Any]) -> str:
 
 
 def _cards(result: dict[str, Any]) -> str:
-    latency = result["receipt_to_publish_ms"] or {"p50": None, "p99": None}
+    latency = result["image_to_plan_ms"] or {"p50": None, "p99": None}
     baseline = result["constant_turn_rate"]["ade_m"]
     gain = ""
     if baseline and result["ade_m"] is not None:

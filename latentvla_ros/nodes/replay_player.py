@@ -146,6 +146,7 @@ class ReplayPlayer:
         self._published: dict[str, int] = dict.fromkeys(self._publishers, 0)
         self._lateness_s: list[float] = []
         self._wall_s = 0.0
+        self._played_until_s = float("inf")
 
     def __enter__(self) -> ReplayPlayer:
         self._thread.start()
@@ -318,7 +319,8 @@ class ReplayPlayer:
                 alive()
                 if on_progress is not None:
                     on_progress((message.due_ns - start_ns) * 1e-9)
-        self._wall_s += time.monotonic() - origin
+        self._played_until_s = time.monotonic()
+        self._wall_s += self._played_until_s - origin
 
     def run_clock(self, duration_s: float, rate: float, alive: Callable[[], None]) -> None:
         """Let ``duration_s`` of steady time pass with /clock running and nothing else played."""
@@ -337,6 +339,7 @@ class ReplayPlayer:
         recording.published = dict(self._published)
         recording.lateness_s = list(self._lateness_s)
         recording.wall_s = self._wall_s
+        recording.played_until_s = self._played_until_s
         return recording
 
 
