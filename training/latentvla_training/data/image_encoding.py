@@ -38,6 +38,14 @@ def encode_jpeg(image_rgb: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> by
     return data.tobytes()
 
 
+def encode_png(image_rgb: NDArray[np.uint8]) -> bytes:
+    """Return an (H, W, 3) uint8 RGB image compressed without loss."""
+    done, data = cv2.imencode(".png", np.ascontiguousarray(image_rgb[..., ::-1]))
+    if not done:
+        raise ValueError(f"OpenCV could not encode an image of shape {image_rgb.shape}")
+    return data.tobytes()
+
+
 def decode_views(
     pictures: Sequence[bytes], width: int, height: int, out: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:

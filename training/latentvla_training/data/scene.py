@@ -22,8 +22,8 @@ class SceneLabels:
     """What is known from the recording or the world, never an input.
 
     Attributes:
-        future_2hz: (8, 3) x, y, yaw at 0.5 ... 4 s, ego frame.
-        future_10hz: (41, 3) at 0 ... 4 s, ego frame; row 0 is the ego itself.
+        future_2hz: (8, 3) x, y, yaw at 0.5 ... 4 s, ego frame; 0 where masked.
+        future_10hz: (41, 3) at 0 ... 4 s, ego frame; row 0 is the ego itself; NaN where unknown.
         future_mask: (8,) bool, False past the end of a recording.
         past_states: (4, 11) NAVSIM state columns at -1.5 ... 0 s, **map** frame (x, y, heading,
             vx, vy, ax, ay, steer, steer_rate, yaw_rate, yaw_acc).

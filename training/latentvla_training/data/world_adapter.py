@@ -8,9 +8,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from latentvla_ros.contract import Command, ContractError, EgoMotion, Rig, View
-from latentvla_ros.geometry import se3
+from latentvla_ros.contract import (
+    KNOT_INTERVAL_S,
+    NUM_KNOTS,
+    BundleManifest,
+    Command,
+    ContractError,
+    EgoMotion,
+    Rig,
+    View,
+)
 from latentvla_ros.sensing.ego_motion_buffer import EgoMotionBuffer
+from latentvla_ros.sensing.observation_builder import compensated_extrinsics
 from latentvla_ros.sensing.preprocessing import ViewPreprocessor
 from latentvla_training.data.episode_signals import (
     EpisodeCameras,
@@ -95,39 +104,63 @@ class OdometryPlayer:
         return self.buffer
 
 
+def scene_manifest(settings: SceneSettings) -> BundleManifest:
+    """Return what a bundle that reads such Scenes would declare: slots, views, input size."""
+    return BundleManifest(
+        bundle_id="scenes",
+        slots=default_slots(),
+        views=settings.views,
+        image_width=settings.image_width,
+        image_height=settings.image_height,
+        horizon_s=NUM_KNOTS * KNOT_INTERVAL_S,
+        knot_interval_s=KNOT_INTERVAL_S,
+        num_candidates=1,
+        base_frame_definition="rear axle centre on the ground",
+        codebook_id=None,
+        model={},
+    )
+
+
 class ViewGeometry:
-    """Calibration of the views of a rig: what the car's observation builder computes, unpainted.
+    """Calibration of the views of a rig, by the functions of the car's observation builder.
 
     Args:
-        rig: cameras with intrinsics. views: the network's. width, height: the network's input.
+        rig: cameras with intrinsics. manifest: slots, views and size of the network's input.
 
     Raises:
-        ContractError: a view has no camera in the rig, or a camera no intrinsics.
+        ContractError: a view has no camera in the rig, or a camera no usable intrinsics.
     """
 
-    def __init__(self, rig: Rig, views: tuple[View, ...], width: int, height: int) -> None:
-        trained = {slot.name: slot for slot in default_slots()}
+    def __init__(self, rig: Rig, manifest: BundleManifest) -> None:
         intrinsics, mounts = [], []
-        for view in views:
+        for view in manifest.views:
             camera = rig.camera(view.slot)
             if camera is None or camera.model is None:
                 raise ContractError(
                     f"rig.cameras[{view.slot}]", camera, "a camera with intrinsics for the view"
                 )
             preprocessor = ViewPreprocessor.for_slot(
-                trained[view.slot], camera.model, camera.rectified, width, height
+                manifest.slot(view.slot),
+                camera.model,
+                camera.rectified,
+                manifest.image_width,
+                manifest.image_height,
             )
             intrinsics.append(preprocessor.intrinsics)
             mounts.append(camera.ego_from_camera)
         self.intrinsics: NDArray[np.float32] = np.stack(intrinsics).astype(np.float32)
-        self._mounts = np.stack(mounts)
+        self._mounts = mounts
 
     def ego_from_camera(
         self, buffer: EgoMotionBuffer, t0_ns: int, stamps_ns: list[int]
     ) -> NDArray[np.float32]:
         """Return (V, 4, 4), ego at t0 from each view's camera at its own stamp."""
-        moved = [se3.from_se2(buffer.relative(t0_ns, stamp)) for stamp in stamps_ns]
-        return (np.stack(moved) @ self._mounts).astype(np.float32)
+        return np.stack(
+            [
+                compensated_extrinsics(buffer, t0_ns, stamp, mount)
+                for stamp, mount in zip(stamps_ns, self._mounts, strict=True)
+            ]
+        )
 
 
 def scene_steps(episode: Episode, stride_s: float = 0.5) -> range:
@@ -157,7 +190,7 @@ def episode_scenes(
     road = road_map if isinstance(road_map, RoadIndex) else RoadIndex(road_map)
     labels = EpisodeLabels(episode, road, settings.range_m)
     rig = default_rig(settings.image_width, settings.image_height)
-    geometry = ViewGeometry(rig, settings.views, settings.image_width, settings.image_height)
+    geometry = ViewGeometry(rig, scene_manifest(settings))
     cameras = EpisodeCameras(
         renderer or Renderer(road.road_map), episode, rig, settings.jpeg_quality
     )
