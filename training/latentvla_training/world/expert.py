@@ -37,7 +37,7 @@ class ExpertSettings:
             junction cannot be left within yellow_s.
         gap_margin_s: between leaving a conflict zone and the next vehicle's arrival.
         lookahead_m: agents farther along the route are not looked at.
-        jerk: limit on the change of acceleration, m/s^3; doubled in an emergency.
+        jerk: limit on the change of acceleration, m/s^3; three times that in strong braking.
         settling_m: length over which a lateral offset is taken back.
     """
 
@@ -150,7 +150,8 @@ class Expert:
             gap = stop_s - settings.stop_margin_m - front + settings.standstill_gap_m
             options.append(self._interact(state.speed, gap, 0.0))
         wanted = max(min(options), -settings.hard_braking)
-        jerk = settings.jerk * STEP_S * (3.0 if wanted < -settings.comfortable_braking else 1.0)
+        strong = min(wanted, state.acceleration) < -settings.comfortable_braking
+        jerk = settings.jerk * STEP_S * (3.0 if strong else 1.0)
         limited = float(np.clip(wanted, state.acceleration - jerk, state.acceleration + jerk))
         if state.speed < 0.3 and wanted <= 0.05:
             self._waited_s += STEP_S
@@ -195,7 +196,8 @@ class Expert:
         clearance = np.abs(lateral) - (length * sin + width * cos) - EgoVehicle().width_m / 2
         ends = (nearest == 0) | (nearest == len(path) - 1)
         gap = route.s[low + nearest] + along - (length * cos + width * sin) - front
-        blocking = (clearance < 0.3) & (np.abs(along) < np.where(ends, 3.0, 99.0)) & (gap > -4.0)
+        margin = np.where(traffic.speed[near] < 0.5, 0.12, 0.3)
+        blocking = (clearance < margin) & (np.abs(along) < np.where(ends, 3.0, 99.0)) & (gap > -4.0)
         if not blocking.any():
             return math.inf, 0.0
         candidates = np.flatnonzero(blocking)
