@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 
 #: Shorter movement between two knots is standstill.
 MIN_SEGMENT_M = 0.1
+#: Knots beyond this are no plan.
+MAX_REACH_M = 1e4
 POINT_INTERVAL_S = 0.1
 NUM_POINTS = 41
 POINT_TIMES_S: Array = np.linspace(0.0, (NUM_POINTS - 1) * POINT_INTERVAL_S, NUM_POINTS)
@@ -132,13 +134,17 @@ def resample(knots: ArrayLike, speed_mps: float) -> Trajectory:
         ``MIN_SEGMENT_M`` from the last one kept, and never moves backwards along its path.
 
     Raises:
-        ContractError: ``knots`` has another shape or is not finite.
+        ContractError: ``knots`` has another shape, is not finite or beyond ``MAX_REACH_M``.
     """
     poses = np.asarray(knots, np.float64)
     if poses.shape != (NUM_KNOTS, 3):
         raise ContractError("plan.poses", poses.shape, f"shape ({NUM_KNOTS}, 3)")
     if not np.isfinite(poses).all() or not np.isfinite(speed_mps):
         raise ContractError("plan.poses", "not finite", "finite knots and speed")
+    if np.abs(poses[:, :2]).max() > MAX_REACH_M:
+        raise ContractError(
+            "plan.poses", float(np.abs(poses[:, :2]).max()), f"knots within {MAX_REACH_M:g} m"
+        )
     times = POINT_TIMES_S
     nodes, arc, arc_at_knots = _merge_standstill(poses[:, :2])
     if len(nodes) == 1:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.geometry import se2
-from latentvla_ros.geometry.trajectory import POINT_INTERVAL_S, Trajectory, resample
+from latentvla_ros.geometry.trajectory import MAX_REACH_M, POINT_INTERVAL_S, Trajectory, resample
 
 #: Accelerations are judged as means over this time: a spline's own ripple is no fault of the plan.
 _MEAN_OVER_S = 0.5
@@ -64,7 +64,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class PlanCheck:
-    """The trajectory, None where the knots are not finite, and every limit that it breaks."""
+    """The trajectory, None where the knots allow none, and every limit that is broken."""
 
     trajectory: Trajectory | None
     violations: tuple[Violation, ...]
@@ -84,6 +84,10 @@ def check_plan(
         knots: (8, 3) ``Plan.poses``, ego frame of t0.
         ego_speed_mps: at t0. age_s: ROS time now minus t0.
 
+    Returns:
+        the trajectory with the violations of ``check_trajectory``; or none, with ``not_finite`` or
+        ``reach`` (a knot unreachably far away).
+
     Raises:
         ContractError: ``knots`` has another shape than (8, 3).
     """
@@ -92,12 +96,16 @@ def check_plan(
     if not np.isfinite(poses).all() or not np.isfinite(ego_speed_mps):
         unusable = np.count_nonzero(~np.isfinite(poses)) + (not np.isfinite(ego_speed_mps))
         return PlanCheck(None, (Violation("not_finite", float(unusable), 0.0),))
+    reach_m = float(np.abs(poses[:, :2]).max())
+    if reach_m > MAX_REACH_M:
+        return PlanCheck(None, (Violation("reach", reach_m, MAX_REACH_M),))
     trajectory = resample(poses, ego_speed_mps)
     return PlanCheck(
         trajectory, tuple(check_trajectory(trajectory, ego_speed_mps, age_s, limits=bounds))
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def check_trajectory(
     trajectory: Trajectory,
     ego_speed_mps: float,
@@ -135,7 +143,6 @@ def check_trajectory(
     first_change = (speeds[window] - ego_speed_mps) / _MEAN_OVER_S
     moving = speeds > _CURVATURE_FROM_MPS
     local = se2.relative(ego_pose, trajectory.poses)
-    steps = se2.relative(trajectory.poses[:-1], trajectory.poses[1:])
     first_step = local[window, :2] - local[0, :2]
     first_length = float(np.hypot(*first_step))
     start_angle = abs(float(np.arctan2(first_step[1], first_step[0])))
@@ -178,10 +185,15 @@ def check_trajectory(
             abs(first_length / _MEAN_OVER_S - ego_speed_mps),
             bounds.max_start_speed_error_mps,
         ),
-        Violation(
-            "backwards",
-            max(-float(np.minimum(steps[:, 0], 0.0).sum()), -float(local[:window, 0].min())),
-            bounds.max_backwards_m,
-        ),
+        Violation("backwards", _backwards_m(local, window), bounds.max_backwards_m),
     )
-    return [violation for violation in found if violation.value > violation.limit]
+    # Written so that a value that overflowed to no number counts as broken.
+    return [violation for violation in found if not violation.value <= violation.limit]
+
+
+def _backwards_m(local: np.ndarray, window: int) -> float:
+    """Return how far poses (N, 3), ego frame, move against their direction ``window`` earlier."""
+    moves = np.diff(local[:, :2], axis=0)
+    earlier = np.concatenate([np.tile([1.0, 0.0], (window, 1)), moves[:-window]])
+    against = (moves * earlier).sum(axis=-1) < 0
+    return float(np.hypot(*moves[against].T).sum())

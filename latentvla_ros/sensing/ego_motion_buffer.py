@@ -30,11 +30,11 @@ _SLOPE_WEIGHTS = _ACCELERATION_TIMES_S - _ACCELERATION_TIMES_S.mean()
 _SLOPE_WEIGHTS = _SLOPE_WEIGHTS / (_SLOPE_WEIGHTS**2).sum()
 
 
-class WarmingUp(RuntimeError):  # noqa: N818
+class WarmingUp(RuntimeError):
     """Less odometry is buffered before the asked stamp than a history needs."""
 
 
-class OdometryStale(RuntimeError):  # noqa: N818
+class OdometryStale(RuntimeError):
     """The asked stamp is further past the newest odometry than may be extrapolated."""
 
 

@@ -195,7 +195,15 @@ class ViewPreprocessor:
     def _resample(self, image: Image, out: Image) -> None:
         """Step 2 and 3 on an image that is pre-shrunk already; channel order does not matter."""
         if self._maps is not None:
-            cv2.remap(image, self._maps[0], self._maps[1], cv2.INTER_LINEAR, dst=out)
+            # The view never leaves the image by more than the outermost half pixel.
+            cv2.remap(
+                image,
+                self._maps[0],
+                self._maps[1],
+                cv2.INTER_LINEAR,
+                dst=out,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
             return
         assert self._window is not None
         window, k = self._window, self.reduction

@@ -130,7 +130,7 @@ def test_speed_is_the_derivative_of_position(knots: np.ndarray, speed: float) ->
     assert (steps <= bounds.max(axis=0) + slack).all()
 
 
-@pytest.mark.parametrize("bad", [np.full((8, 3), np.nan), np.zeros((7, 3))])
+@pytest.mark.parametrize("bad", [np.full((8, 3), np.nan), np.zeros((7, 3)), np.full((8, 3), 1e9)])
 def test_unusable_knots_are_named(bad: np.ndarray) -> None:
     with pytest.raises(ContractError, match=r"plan\.poses"):
         resample(bad, 1.0)
