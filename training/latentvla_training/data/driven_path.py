@@ -59,6 +59,11 @@ class DrivenPath:
                     stretches.pop()
         self._starts = [stamps[0] for stamps in self._stamps]
 
+    @property
+    def jumps(self) -> int:
+        """Pose steps that disagreed with the twist."""
+        return sum(stretch.jumps for stretch in self._stretches)
+
     def relative(self, t0_ns: int, stamps_ns: Sequence[int]) -> NDArray[np.float64]:
         """Return (N, 3) poses at ``stamps_ns`` in the ego frame of t0; NaN where unknown."""
         poses = np.full((len(stamps_ns), 3), np.nan)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from latentvla_training.world.episode import Episode
@@ -9,6 +12,9 @@ from latentvla_training.world.road_map import Lane, Layer, Polygon, RoadMap, Sig
 from numpy.typing import NDArray
 
 from latentvla_ros.contract import Command
+
+# ``real_drives`` is shared with the tests of this folder.
+sys.path.insert(0, str(Path(__file__).parent))
 
 STEPS = 160
 STOP_LINE_X = 60.0
