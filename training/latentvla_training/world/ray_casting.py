@@ -208,62 +208,58 @@ def _cast_shadow(kind, geometry, sun, eye_height, rays, corners, projection, own
                 shadow[row, column] = value
 
 
-@_inline
-def _texel(tile_index, texels, column, row, level):
-    """Return the packed texel of a level that holds the level-0 texel (column, row)."""
-    tile_column, tile_row = column >> _TILE_BITS, row >> _TILE_BITS
-    tile = 0
-    if 0 <= tile_row < tile_index.shape[0] and 0 <= tile_column < tile_index.shape[1]:
-        tile = tile_index[tile_row, tile_column]
-    # Level l of a tile has 4 ** (6 - l) texels.
-    offset = (16384 - (16384 >> (2 * level))) // 3
-    inside = (((row & 63) >> level) << (_TILE_BITS - level)) + ((column & 63) >> level)
-    return np.int64(texels[tile, offset + inside])
-
-
 @_jit
 def _ground(x, y, ux, uy, vx, vy, origin, tile_index, texels):
     """Return red, green, blue, material of the ground at a map point, filtered over a pixel.
 
-    (ux, uy) and (vx, vy) are the steps on the ground of one pixel right and down.
+    (ux, uy) and (vx, vy) are the steps on the ground of one pixel right and down. Near the camera
+    the four texels around the point are weighted (bilinear); farther off, texels of a coarser level
+    are averaged along the longer step.
     """
     length_u, length_v = math.sqrt(ux * ux + uy * uy), math.sqrt(vx * vx + vy * vy)
     if length_u > length_v:
         ux, uy, vx, vy, length_u, length_v = vx, vy, ux, uy, length_v, length_u
     gx, gy = (x - origin[0]) / _RESOLUTION_M, (y - origin[1]) / _RESOLUTION_M
-    if length_v < 2.0 * _RESOLUTION_M:
-        # Nearer than the texels: bilinear.
+    near = length_v < 2.0 * _RESOLUTION_M
+    level, taps, weight = 0, 4, 1
+    part_x = part_y = np.int64(0)
+    step_x = step_y = 0.0
+    if near:
         gx, gy = gx - 0.5, gy - 0.5
-        column, row = math.floor(gx), math.floor(gy)
-        fx, fy = gx - column, gy - row
-        red = green = blue = material = 0.0
-        for corner in range(4):
-            right, up = corner & 1, corner >> 1
-            word = _texel(tile_index, texels, column + right, row + up, 0)
-            weight = (fx if right else 1.0 - fx) * (fy if up else 1.0 - fy)
-            red += weight * (word & 255)
-            green += weight * ((word >> 8) & 255)
-            blue += weight * ((word >> 16) & 255)
-            material += weight * (word >> 24)
-        return red, green, blue, material
-    footprint = max(length_u, length_v / _MAX_TAPS) / _RESOLUTION_M
-    level = 0
-    while footprint > 1.5 and level < _LEVELS - 1:
-        footprint *= 0.5
-        level += 1
-    taps = min(int(length_v / max(length_u, _RESOLUTION_M)) + 1, _MAX_TAPS)
-    step_x, step_y = vx / (_RESOLUTION_M * taps), vy / (_RESOLUTION_M * taps)
-    gx -= 0.5 * (taps - 1) * step_x
-    gy -= 0.5 * (taps - 1) * step_y
+        part_x = np.int64(16.0 * (gx - math.floor(gx)))
+        part_y = np.int64(16.0 * (gy - math.floor(gy)))
+    else:
+        footprint = max(length_u, length_v / _MAX_TAPS) / _RESOLUTION_M
+        while footprint > 1.5 and level < _LEVELS - 1:
+            footprint *= 0.5
+            level += 1
+        taps = min(int(length_v / max(length_u, _RESOLUTION_M)) + 1, _MAX_TAPS)
+        step_x, step_y = vx / (_RESOLUTION_M * taps), vy / (_RESOLUTION_M * taps)
+        gx -= 0.5 * (taps - 1) * step_x
+        gy -= 0.5 * (taps - 1) * step_y
+    # Level l of a tile has 4 ** (6 - l) texels.
+    offset = (16384 - (16384 >> (2 * level))) // 3
+    rows, columns = tile_index.shape
     # Two channels are summed in one integer, 16 bits apart.
-    red_blue = green_material = 0
-    for _ in range(taps):
-        word = _texel(tile_index, texels, math.floor(gx), math.floor(gy), level)
-        red_blue += word & 0xFF00FF
-        green_material += (word >> 8) & 0xFF00FF
-        gx += step_x
-        gy += step_y
-    share = 1.0 / taps
+    red_blue = green_material = np.int64(0)
+    for tap in range(taps):
+        column, row = math.floor(gx), math.floor(gy)
+        if near:
+            column += tap & 1
+            row += tap >> 1
+            weight = (part_x if tap & 1 else 16 - part_x) * (part_y if tap >> 1 else 16 - part_y)
+        else:
+            gx += step_x
+            gy += step_y
+        tile_column, tile_row = column >> _TILE_BITS, row >> _TILE_BITS
+        tile = 0
+        if 0 <= tile_row < rows and 0 <= tile_column < columns:
+            tile = tile_index[tile_row, tile_column]
+        inside = (((row & 63) >> level) << (_TILE_BITS - level)) + ((column & 63) >> level)
+        word = np.int64(texels[tile, offset + inside])
+        red_blue += weight * (word & 0xFF00FF)
+        green_material += weight * ((word >> 8) & 0xFF00FF)
+    share = 1.0 / (256 if near else taps)
     return (
         share * (red_blue & 0xFFFF),
         share * (green_material & 0xFFFF),
@@ -275,9 +271,8 @@ def _ground(x, y, ux, uy, vx, vy, origin, tile_index, texels):
 @_jit
 def _sky(dx, dy, dz, air):
     """Return the colour of the sky in a direction (any length), hills on the horizon included."""
-    flat = math.sqrt(dx * dx + dy * dy)
-    slope = dz / max(flat, 1e-6)
-    east, north = dx / max(flat, 1e-6), dy / max(flat, 1e-6)
+    inverse = 1.0 / max(math.sqrt(dx * dx + dy * dy), 1e-6)
+    slope, east, north = dz * inverse, dx * inverse, dy * inverse
     if slope < 0.08:
         ridge = 0.012 + 0.05 * _value_noise(3.0 * east + air[19], 3.0 * north + 7.0)
         ridge += 0.012 * _value_noise(11.0 * east + 3.0, 11.0 * north + air[19])
@@ -293,7 +288,8 @@ def _sky(dx, dy, dz, air):
     red = air[8] + s * (air[5] - air[8])
     green = air[9] + s * (air[6] - air[9])
     blue = air[10] + s * (air[7] - air[10])
-    x, y = dx / (dz + 0.12 * flat) + air[19], dy / (dz + 0.12 * flat)
+    reach = 1.0 / (slope + 0.12)
+    x, y = east * reach + air[19], north * reach
     cloud = 0.65 * _value_noise(0.8 * x, 0.8 * y) + 0.35 * _value_noise(2.3 * x, 2.3 * y)
     cover = _clamp((cloud + 0.55 * air[17] - 0.62) * 2.2, 0.0, 1.0) * min(slope * 6.0, 1.0)
     white = 238.0 * min(air[4] + 0.6 * air[3], 1.05)
@@ -652,7 +648,19 @@ def render(
         for column in range(width):
             red = green = blue = 0.0
             open_samples, shaded = 0, 0.0
-            for sample in range(4):
+            # Inside one wall or crown two samples, diagonally, do.
+            first = owner[2 * row, 2 * column]
+            stride = 1
+            if (
+                first >= 0
+                and kinds[first] in (BOX, BUILDING, CROWN)
+                and first == owner[2 * row, 2 * column + 1]
+                and first == owner[2 * row + 1, 2 * column]
+                and first == owner[2 * row + 1, 2 * column + 1]
+            ):
+                stride = 3
+            weight = 2.0 if stride == 3 else 1.0
+            for sample in range(0, 4, stride):
                 r, c = 2 * row + (sample >> 1), 2 * column + (sample & 1)
                 part = owner[r, c]
                 if part < 0:
@@ -685,9 +693,9 @@ def render(
                     air,
                 )
                 haze = t * air[18] / (1.0 + t * air[18])
-                red += sr + haze * (air[8] - sr)
-                green += sg + haze * (air[9] - sg)
-                blue += sb + haze * (air[10] - sb)
+                red += weight * (sr + haze * (air[8] - sr))
+                green += weight * (sg + haze * (air[9] - sg))
+                blue += weight * (sb + haze * (air[10] - sb))
             if open_samples > 0:
                 dx = rays[0, 0] * column + rays[0, 1] * row + rays[0, 2]
                 dy = rays[1, 0] * column + rays[1, 1] * row + rays[1, 2]
