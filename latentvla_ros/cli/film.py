@@ -103,7 +103,7 @@ def _moment(
         view = preprocessors[slot]
         image = np.zeros((view.height, view.width, 3), np.uint8)
         try:
-            view.write(_payload(source.bag, message), image)
+            view.write(image_payload(source.bag, message), image)
         except ImageError:
             continue  # the film says "no image"; the node has counted and named the fault
         pictures[slot] = CameraPicture(image, CameraView(view.intrinsics, camera.ego_from_camera))
@@ -157,7 +157,8 @@ def _why(plans: Sequence[RecordedPlan], stamp_ns: int) -> str:
     return "frame dropped"
 
 
-def _payload(bag: BagFile, message: BagMessage) -> CompressedImage | RawImage:
+def image_payload(bag: BagFile, message: BagMessage) -> CompressedImage | RawImage:
+    """Return the undecoded payload of a recorded Image or CompressedImage."""
     decoded = bag.decode(message)
     if bag.topics[message.topic].message_type == IMAGE_TYPES["compressed"]:
         return CompressedImage(decoded.data, decoded.format)

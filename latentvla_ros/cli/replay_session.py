@@ -80,14 +80,14 @@ class ReplaySession:
             "planner",
             "latentvla_ros.nodes.planner_node",
             _planner_arguments(settings),
-            _node_environment(settings),
+            node_environment(settings),
             settings.log_folder / "planner.log",
         )
         self.gate = NodeProcess(
             "gate",
             "latentvla_ros.nodes.gate_node",
             _gate_arguments(settings),
-            _node_environment(settings),
+            node_environment(settings),
             settings.log_folder / "gate.log",
         )
 
@@ -276,7 +276,8 @@ def _ros_arguments(name: str, settings: NodeSettings) -> list[str]:
     return ["--ros-args", "-r", f"__node:={name}", "-p", f"use_sim_time:={simulated}"]
 
 
-def _node_environment(settings: NodeSettings) -> dict[str, str | None]:
+def node_environment(settings: NodeSettings) -> dict[str, str | None]:
+    """Return what a node's process needs on top of our environment; None removes a variable."""
     return {
         "ROS_DOMAIN_ID": str(settings.domain),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",

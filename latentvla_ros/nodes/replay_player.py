@@ -18,9 +18,11 @@ from typing import Any
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
 from rclpy.signals import SignalHandlerOptions
 
 from latentvla_msgs.msg import PlannerStatus
@@ -341,6 +343,15 @@ class ReplayPlayer:
         recording.wall_s = self._wall_s
         recording.played_until_s = self._played_until_s
         return recording
+
+
+def standing_odometry(base_frame: str) -> bytes:
+    """Return a serialised Odometry of a vehicle that stands at the origin."""
+    message = Odometry()
+    message.header.frame_id = "odom"
+    message.child_frame_id = base_frame
+    message.pose.pose.orientation.w = 1.0
+    return bytes(serialize_message(message))
 
 
 def _publisher_qos(stream: Stream) -> QoSProfile:

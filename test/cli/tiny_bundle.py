@@ -15,7 +15,7 @@ WIDTH, HEIGHT, CANDIDATES = 256, 128, 4
 
 
 def slots() -> tuple[CameraSlot, ...]:
-    """Return front, left and right as ``drive_bag.rig`` mounts them; the side cameras are optional."""
+    """Return front, left and right as ``drive_bag.rig`` mounts them; only front is required."""
     return tuple(
         CameraSlot(
             name=name,
