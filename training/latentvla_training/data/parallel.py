@@ -93,6 +93,10 @@ def _map_processes(
             executor.shutdown(wait=True, cancel_futures=True)
 
 
+def _call(function: Callable[[Item], Result], item: Item) -> Result:
+    return function(item)
+
+
 def _map_ray(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[tuple[Item, Result]]:
@@ -102,12 +106,12 @@ def _map_ray(
     if started:
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     try:
-        remote = ray.remote(num_cpus=1, max_retries=0)(function.__call__)
+        remote = ray.remote(num_cpus=1, max_retries=0)(_call)
         remaining = iter(items)
         running: dict[ray.ObjectRef, Item] = {}
         while True:
             for item in islice(remaining, 2 * workers - len(running)):
-                running[remote.remote(item)] = item
+                running[remote.remote(function, item)] = item
             if not running:
                 return
             done, _ = ray.wait(list(running), num_returns=1)
