@@ -20,7 +20,7 @@ def compose(a_from_b: ArrayLike, b_from_c: ArrayLike) -> Poses:
     cos, sin = np.cos(first[..., 2]), np.sin(first[..., 2])
     x = first[..., 0] + cos * second[..., 0] - sin * second[..., 1]
     y = first[..., 1] + sin * second[..., 0] + cos * second[..., 1]
-    return np.stack([x, y, wrap_angle(first[..., 2] + second[..., 2])], axis=-1)
+    return _joined(x, y, wrap_angle(first[..., 2] + second[..., 2]))
 
 
 def inverse(a_from_b: ArrayLike) -> Poses:
@@ -29,7 +29,7 @@ def inverse(a_from_b: ArrayLike) -> Poses:
     cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
     x = -cos * pose[..., 0] - sin * pose[..., 1]
     y = sin * pose[..., 0] - cos * pose[..., 1]
-    return np.stack([x, y, wrap_angle(-pose[..., 2])], axis=-1)
+    return _joined(x, y, wrap_angle(-pose[..., 2]))
 
 
 def relative(origin: ArrayLike, poses: ArrayLike) -> Poses:
@@ -68,4 +68,11 @@ def logarithm(pose: ArrayLike) -> Poses:
     cotangent = np.where(small, 1.0 - angle**2 / 12.0, safe / np.tan(safe))
     vx = cotangent * values[..., 0] + half * values[..., 1]
     vy = -half * values[..., 0] + cotangent * values[..., 1]
-    return np.stack([vx, vy, angle], axis=-1)
+    return _joined(vx, vy, angle)
+
+
+def _joined(x: ArrayLike, y: ArrayLike, yaw: ArrayLike) -> Poses:
+    """Join columns of one shape (...) to (..., 3); on single poses much faster than np.stack."""
+    result = np.empty((*np.shape(x), 3))
+    result[..., 0], result[..., 1], result[..., 2] = x, y, yaw
+    return result
