@@ -61,7 +61,7 @@ class CameraInputs:
         on_frame: Callable[[str], None],
         on_refused: OnRefused,
     ) -> None:
-        """Check the rig against the bundle, then subscribe.
+        """Check the rig against the bundle; nothing is subscribed yet.
 
         Raises:
             ContractError: a required camera is missing, a camera is outside the envelope of the
@@ -94,6 +94,9 @@ class CameraInputs:
         for camera in self.cameras.values():
             if camera.model is not None:
                 self._accept(camera, camera.model)
+
+    def subscribe(self) -> None:
+        """Subscribe to every camera's images and, where the rig has no intrinsics, CameraInfo."""
         for camera in self.cameras.values():
             self._subscribe(camera)
 

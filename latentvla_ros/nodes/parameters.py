@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.safety.plan_checks import PlanLimits
+from latentvla_ros.safety.stop_trajectory import StopSettings
 
 
 def _structural(default: Any, description: str) -> Any:
@@ -94,35 +95,31 @@ class GateParameters:
         0.5, "without a fresh, valid plan for this long (steady time) the gate has timed out"
     )
     max_plan_age_s: float = _structural(0.5, "a plan older than this (now - t0) is not fresh")
-    future_tolerance_s: float = _structural(0.1, "a t0 this far ahead of the clock is still taken")
     stop_on_timeout: bool = _structural(
         False, "publish stop trajectories after a time-out; for vehicles where nothing else does"
     )
+    emergency_after_s: float = _structural(
+        2.5, "without a plan for this long the comfortable stop becomes an emergency stop"
+    )
     comfortable_deceleration_mps2: float = _structural(1.5, "of the comfortable stop")
     emergency_deceleration_mps2: float = _structural(5.0, "of the emergency stop")
-    emergency_after_s: float = _structural(
-        2.0, "a comfortable stop that has lasted this long without a new plan becomes an emergency"
-    )
     stop_period_s: float = _structural(0.1, "of stop trajectories, steady time")
     diagnostics_period_s: float = _structural(0.5, "of ~/status and /diagnostics, steady time")
 
     def __post_init__(self) -> None:
         _check_positive(
-            self,
-            "timeout_s",
-            "max_plan_age_s",
-            "comfortable_deceleration_mps2",
-            "emergency_deceleration_mps2",
-            "stop_period_s",
-            "diagnostics_period_s",
+            self, "timeout_s", "max_plan_age_s", "stop_period_s", "diagnostics_period_s"
         )
-        _check_not_negative(self, "future_tolerance_s", "emergency_after_s")
-        if self.emergency_deceleration_mps2 < self.comfortable_deceleration_mps2:
-            raise ContractError(
-                "emergency_deceleration_mps2",
-                self.emergency_deceleration_mps2,
-                f"at least comfortable_deceleration_mps2, {self.comfortable_deceleration_mps2}",
-            )
+        self.stop_settings()
+
+    def stop_settings(self) -> StopSettings:
+        """Return when and how hard to stop; raises ContractError for values not allowed."""
+        return StopSettings(
+            comfortable_after_s=self.timeout_s,
+            emergency_after_s=self.emergency_after_s,
+            comfortable_deceleration_mps2=self.comfortable_deceleration_mps2,
+            emergency_deceleration_mps2=self.emergency_deceleration_mps2,
+        )
 
 
 Parameters = TypeVar("Parameters", PlannerParameters, GateParameters)

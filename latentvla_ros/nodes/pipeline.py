@@ -76,9 +76,11 @@ class Pipeline:
         self._maker_calibration = -1
         self._absorbed: Counter[str] = Counter()
 
-        self._output_frame = OutputFrame(node, parameters.output_frame)
         self.cameras = self._new_cameras(bundle)
+        self._output_frame = OutputFrame(node, parameters.output_frame)
+        # Odometry first: of what arrives together, the executor takes the older subscription first.
         self.odometry = OdometryInput(node, rig, parameters, self._on_odometry, self._report)
+        self.cameras.subscribe()
         self._command = CommandSource(node, parameters, self._report)
         self._publisher = PlanPublisher(node, self._output_frame, rig.base_frame)
         self._guard = node.create_guard_condition(self._on_results)
@@ -117,6 +119,7 @@ class Pipeline:
             self._unwatch_cameras()
             self.cameras.close()
             self.cameras, self._absorbed = cameras, Counter()
+            cameras.subscribe()
             cameras.listening = self._active
             self._watch_cameras()
         self._retired, self.planner = self.planner, planner

@@ -32,6 +32,7 @@ from latentvla_ros.sensing.rig_file import save_rig
 SECOND = 1_000_000_000
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SPEED, YAW_RATE = 8.0, 0.1
+STARTED_NS = time.time_ns()
 
 
 def stamp(ns: int) -> Time:
@@ -80,7 +81,7 @@ class Vehicle(Node):
 
     def send_odometry(self, at_ns: int, **changes: Any) -> None:
         """Publish odometry of the circle at a stamp; ``changes``: child_frame, x, vx, stamp_ns."""
-        x, y, yaw = se2.exponential(SPEED, 0.0, YAW_RATE, (at_ns % (1000 * SECOND)) * 1e-9)
+        x, y, yaw = se2.exponential(SPEED, 0.0, YAW_RATE, (at_ns - STARTED_NS) * 1e-9)
         message = Odometry()
         message.header.stamp = stamp(changes.get("stamp_ns", at_ns))
         message.header.frame_id = "odom"
@@ -157,7 +158,13 @@ class Bench:
         """Create an unconfigured planner node."""
         path = self.folder / "rig.yaml"
         save_rig(rig or drive_bag.rig(), path)
-        values = {"bundle": str(self.bundle), "rig": str(path), "threads": 1, **parameters}
+        values = {
+            "bundle": str(self.bundle),
+            "rig": str(path),
+            "threads": 1,
+            "diagnostics_period_s": 0.1,
+            **parameters,
+        }
         return self.add(
             PlannerNode(
                 context=self.context,
@@ -202,6 +209,7 @@ class Bench:
         self.until(lambda: self.vehicle.odometry.get_subscription_count())
         self.until(lambda: all(p.get_subscription_count() for p in self.vehicle.images.values()))
         self.until(lambda: self.vehicle.count_publishers("/planner_node/output/trajectory"))
+        self.warm_up()
         node.trigger_activate()
         assert self.until(self.status)
         return node
@@ -213,10 +221,10 @@ class Bench:
     def warm_up(self, seconds: float = 2.0) -> None:
         """Publish odometry of the last seconds at once."""
         end = self.now()
-        for step in range(int(seconds * 50), 0, -1):
-            self.vehicle.send_odometry(end - step * SECOND // 50)
+        for step in range(int(seconds * 45), 0, -1):
+            self.vehicle.send_odometry(end - (step - 1) * SECOND // 45)
         buffer = self.node.pipeline.odometry.buffer
-        self.until(lambda: buffer.newest_stamp_ns == end - SECOND // 50)
+        self.until(lambda: buffer.newest_stamp_ns == end)
 
     def tick_clock(self, now_ns: int) -> None:
         """Publish simulated time and wait until the node has it."""
@@ -245,7 +253,7 @@ class Bench:
             if command is not None and step % 10 == 0:
                 self.vehicle.send_command(now, command)
             self.vehicle.send_odometry(now, **(odometry(now) if odometry else {}))
-            if step % 5 == 0:
+            if step % 5 == 4:
                 for slot in slots:
                     at = image_stamp(slot, now) if image_stamp else now
                     self.vehicle.send_image(slot, at, **(image(slot, now) if image else {}))
