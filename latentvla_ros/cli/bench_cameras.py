@@ -224,14 +224,14 @@ def rig_for(manifest: BundleManifest) -> Rig:
 
 
 def street_jpeg() -> bytes:
-    """Return a 1600x900 JPEG of about 160 KB, as much detail as a street has at quality 85."""
+    """Return a 1600x900 JPEG of about 160 KB, as much detail as a street has at quality 80."""
     rng = np.random.default_rng(7)
     image = np.zeros((HEIGHT, WIDTH, 3), np.float32)
-    for scale, strength in ((200, 60.0), (50, 35.0), (12, 22.0), (3, 9.0)):
+    for scale, strength in ((200, 60.0), (50, 35.0), (12, 22.0), (3, 5.0)):
         coarse = rng.normal(size=(HEIGHT // scale + 2, WIDTH // scale + 2, 3)).astype(np.float32)
         image += strength * cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     pixels = np.clip(image + 120.0, 0, 255).astype(np.uint8)
-    return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
+    return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])[1])
 
 
 def _standing_odometry(seconds: float) -> Iterator[TimedMessage]:
