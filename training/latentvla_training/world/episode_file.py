@@ -1,7 +1,7 @@
 """Episodes on disk: one small npz each, no pickle, written whole or not at all.
 
-Agents' positions are stored as differences in centimetres, which compress well; ``simulate_episode``
-rounds to the same steps, so a file gives back exactly what was saved.
+Agents' positions are stored as differences in centimetres, which compress well;
+``simulate_episode`` rounds to the same steps, so a file gives back exactly what was saved.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def save_episode(episode: Episode, path: Path | str) -> None:
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(buffer.getvalue())
-        os.replace(scratch, target)
+        Path(scratch).replace(target)
     except BaseException:
         Path(scratch).unlink(missing_ok=True)
         raise

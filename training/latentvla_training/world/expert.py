@@ -78,7 +78,7 @@ class EgoState:
 
 
 def step_bicycle(state: EgoState, acceleration: float, wheel_angle: float) -> EgoState:
-    """Advance the kinematic bicycle by ``STEP_S`` with the mean speed and wheel angle of the step."""
+    """Advance the kinematic bicycle by ``STEP_S``, with the step's mean speed and wheel angle."""
     speed = max(0.0, state.speed + acceleration * STEP_S)
     mean_speed = (speed + state.speed) / 2
     mean_angle = (wheel_angle + state.wheel_angle) / 2
@@ -173,7 +173,7 @@ class Expert:
         return float(a * (1.0 - (wanted_gap / max(gap, 0.1)) ** 2))
 
     def _leader(self, s: float, traffic: Snapshot) -> tuple[float, float]:
-        """Return bumper gap and speed along the route of the nearest agent in the ego's corridor."""
+        """Return gap and speed along the route of the nearest agent in the ego's corridor."""
         route, front = self._route, s + EGO_FRONT_M
         low = self._index
         high = int(np.searchsorted(route.s, s + self._settings.lookahead_m))
@@ -221,7 +221,7 @@ class Expert:
                 return crossing.stop_s
             if light == SignalState.YELLOW:
                 length = crossing.exit_s - front + EgoVehicle().length_m
-                late = _time_to(length, state.speed, state.speed) > self._settings.yellow_s
+                late = length > self._settings.yellow_s * min(state.speed, self._slowest(crossing))
                 if needed < self._settings.yellow_braking * (1.4 if late else 1.0):
                     return crossing.stop_s
         if needed > 4.0 or distance > 12.0 + 1.2 * state.speed**2 / 4.0:
@@ -233,6 +233,11 @@ class Expert:
             if self._must_wait(state, front, conflict, traffic, patience):
                 return crossing.stop_s
         return None
+
+    def _slowest(self, crossing: Crossing) -> float:
+        """Lowest target speed inside a junction."""
+        inside = slice(*np.searchsorted(self._route.s, (crossing.stop_s, crossing.exit_s + 1.0)))
+        return float(self._route.target_speed[inside].min())
 
     def _exit_blocked(
         self, crossing: Crossing, front: float, leader_gap: float, leader_speed: float
@@ -255,7 +260,9 @@ class Expert:
         """Whether some agent that may use ``conflict`` meets the ego there at constant speed."""
         enter = conflict.route_interval[0] - front
         leave = conflict.route_interval[1] - front + EgoVehicle().length_m
-        ceiling = float(np.interp(conflict.route_interval[0], self._route.s, self._route.target_speed))
+        ceiling = float(
+            np.interp(conflict.route_interval[0], self._route.s, self._route.target_speed)
+        )
         arrives, clears = (_time_to(d, state.speed, ceiling) for d in (enter, leave))
         foe_start, foe_end = conflict.foe_interval
         margin = self._settings.gap_margin_s

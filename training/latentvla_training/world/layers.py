@@ -79,7 +79,7 @@ def deduplicate(points: Any) -> Array:
     keep = np.ones(len(line), bool)
     keep[1:] = np.linalg.norm(np.diff(line, axis=0), axis=1) > 1e-3
     line = line[keep]
-    return line if len(line) > 1 else np.vstack([line, line + (1e-2, 0.0)])
+    return line if len(line) > 1 else np.stack([line[0], line[0] + np.array([1e-2, 0.0])])
 
 
 def build_lanes(net: Any, signal_of: dict[str, int]) -> dict[str, Lane]:

@@ -166,9 +166,9 @@ def _build(name: str, seed: int, folder: Path) -> None:
             index = {path.name: _digest(path) for path in sorted(finished.iterdir())}
             (finished / "index.json").write_text(json.dumps(index))
             if folder.exists() and not _intact(folder):
-                os.replace(folder, scratch / "damaged")
+                folder.replace(scratch / "damaged")
             try:
-                os.replace(finished, folder)
+                finished.replace(folder)
             except OSError:
                 if not _intact(folder):  # another process finished the same network first
                     raise
@@ -188,7 +188,7 @@ def _check_usable(net_path: Path) -> None:
     net: Any = sumolib.net.readNet(str(net_path), withInternal=True)
     x_min, y_min, x_max, y_max = net.getBoundary()
     extent = (x_max - x_min, y_max - y_min)
-    if not (400.0 < min(extent) and max(extent) < 850.0):
+    if not (min(extent) > 400.0 and max(extent) < 850.0):
         raise NetworkBuildError(f"extent {extent} m is not within 400 ... 850 m")
     if len(net.getTrafficLights()) < 3:
         raise NetworkBuildError(f"only {len(net.getTrafficLights())} signalised junctions")

@@ -177,7 +177,7 @@ def make_route(road_map: RoadMap, rules: RightOfWay, lane_ids: tuple[str, ...]) 
 
 
 def _speed_limit(lanes: list[Lane], ends: Array, s: Array) -> Array:
-    """Limit at each s; SUMO slows its connectors for comfort, so those keep the approach's limit."""
+    """Limit at each s; connectors, which SUMO slows for comfort, keep the approach's limit."""
     values, current = [], lanes[0].speed_limit_mps
     for lane in lanes:
         current = current if lane.is_connector else lane.speed_limit_mps

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from latentvla_ros.contract import ContractError
 from latentvla_ros.geometry import se2
 from latentvla_ros.sensing.route_command import route_command
-from latentvla_training.world.episode import STEP_S, EgoVehicle, Episode
+from latentvla_training.world.episode import EgoVehicle, Episode
 from latentvla_training.world.expert import EgoState, Expert
 from latentvla_training.world.networks import build_road_map, network_seed, right_of_way
 from latentvla_training.world.road_map import RoadMap
@@ -38,7 +38,7 @@ class _Start:
 
 
 def simulate_episode(name: str) -> Episode:
-    """Return episode ``name`` = ``<network>-<nn>``, 30 s at 10 Hz; the same arrays for the same name.
+    """Return episode ``name`` = ``<network>-<nn>``: 30 s at 10 Hz, the same for the same name.
 
     One libsumo simulation runs per process, so call it from several processes, not threads.
 
@@ -61,7 +61,7 @@ def simulate_episode(name: str) -> Episode:
         start = _find_start(road_map, rng, traffic.snapshot())
         ego, snapshots = _drive(traffic, start, pre_roll=int(rng.integers(20, 90)))
         colors, sizes = traffic.colors, traffic.sizes
-    return _episode(name, network, seed, road_map, start.route, ego, snapshots, colors, sizes)
+    return _episode(name, network, seed, start.route, ego, snapshots, colors, sizes)
 
 
 def _find_start(road_map: RoadMap, rng: np.random.Generator, traffic: Snapshot) -> _Start:
@@ -102,9 +102,7 @@ def _free_distance(route: Route, front: float, traffic: Snapshot) -> float | Non
     return float(ahead.min()) if len(ahead) else 60.0
 
 
-def _drive(
-    traffic: TrafficSession, start: _Start, pre_roll: int
-) -> tuple[Array, list[Snapshot]]:
+def _drive(traffic: TrafficSession, start: _Start, pre_roll: int) -> tuple[Array, list[Snapshot]]:
     """Drive; return the ego rows (T, 7) and T snapshots, recorded after ``pre_roll`` steps."""
     route = start.route
     state = EgoState(
@@ -138,7 +136,9 @@ def _drive(
 def _lane_at(route: Route, expert: Expert, state: EgoState) -> tuple[str, int]:
     """SUMO edge and lane index of the front bumper."""
     front = expert.locate(state) + EGO_FRONT_M
-    lane = route.lane_ids[min(int(np.searchsorted(route.lane_ends, front)), len(route.lane_ids) - 1)]
+    lane = route.lane_ids[
+        min(int(np.searchsorted(route.lane_ends, front)), len(route.lane_ids) - 1)
+    ]
     edge, index = lane.rsplit("_", 1)
     return edge, int(index)
 
@@ -147,14 +147,13 @@ def _episode(
     name: str,
     network: str,
     seed: int,
-    road_map: RoadMap,
     route: Route,
     ego: Array,
     snapshots: list[Snapshot],
     colors: dict[str, NDArray[np.uint8]],
     sizes: dict[str, tuple[float, float, float]],
 ) -> Episode:
-    """Keep the agents that come near the ego; positions to 1 cm, so that a file holds them exactly."""
+    """Keep the agents that come near the ego, to 1 cm, so that a file holds them exactly."""
     seen: dict[str, int] = {}
     near = []
     for row, snapshot in zip(ego, snapshots, strict=True):

@@ -1,20 +1,17 @@
 """Draws a road network with SUMO's own tools: netgenerate's topology, bent roads, netconvert.
 
 netgenerate only makes straight roads; here each road is re-drawn as an arc or an S-curve and given
-a class (lanes, speed, priority) before netconvert builds junctions. Signal programs are our own, so
-that every lane of an approach always shows one colour (one visible head per lane).
+a class (lanes, speed, priority) before netconvert builds junctions.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +19,7 @@ from scipy.ndimage import gaussian_filter1d
 from shapely.geometry import LineString
 
 from latentvla_training.world.polyline import polyline_length, resample_polyline
+from latentvla_training.world.signal_programs import write_signal_programs
 
 Array = NDArray[np.float64]
 
@@ -46,7 +44,6 @@ ROAD_CLASSES = (
 )
 LANE_WIDTH_M = 3.5
 JUNCTION_RADIUS_M = 9.0
-YELLOW_S, ALL_RED_S = 5, 1
 MIN_JUNCTIONS = 12
 #: Width of the Gaussian that rounds a corner; 90 degrees become a radius of about 30 m.
 CORNER_SMOOTHING_M = 18.0
@@ -90,7 +87,7 @@ def draw_network(seed: int, folder: Path) -> tuple[Path, Path]:
         cwd=folder,
     )  # fmt: skip
     tls_path = folder / "tls.add.xml"
-    _write_signal_programs(net_path, tls_path, rng)
+    write_signal_programs(net_path, tls_path, rng)
     return net_path, tls_path
 
 
@@ -151,7 +148,7 @@ def _topology(
 
 
 def _prune(nodes: dict[str, Array], roads: list[_Road], rng: np.random.Generator) -> list[_Road]:
-    """Take out a few roads of dense nets (T junctions), then dead ends and all but one component."""
+    """Take out a few roads of dense nets, then dead ends and all but one component."""
     degree = _degrees(roads)
     kept: list[_Road] = []
     for index in rng.permutation(len(roads)):
@@ -197,9 +194,7 @@ def _degrees(roads: list[_Road]) -> dict[str, int]:
     return degree
 
 
-def _assign_classes(
-    nodes: dict[str, Array], roads: list[_Road], rng: np.random.Generator
-) -> None:
+def _assign_classes(nodes: dict[str, Array], roads: list[_Road], rng: np.random.Generator) -> None:
     """Give classes along straight-on chains, so that a main road stays one through a junction."""
     incident: dict[str, list[_Road]] = defaultdict(list)
     for road in roads:
@@ -248,7 +243,7 @@ def _straight_on(
 
 
 def _bend(nodes: dict[str, Array], roads: list[_Road], rng: np.random.Generator) -> None:
-    """Draw each road as a straight, an arc or an S; a curve that would hit another road is dropped."""
+    """Draw each road as a straight, an arc or an S; what would hit another road stays straight."""
     for road in roads:
         start, end = nodes[road.a], nodes[road.b]
         length = float(np.linalg.norm(end - start))
@@ -310,7 +305,7 @@ def _round_corner(incoming: Array, outgoing: Array, spacing_m: float = 3.0) -> A
 
 
 def _straighten_sharp_corners(nodes: dict[str, Array], roads: list[_Road]) -> None:
-    """Straighten bends that close the angle between two roads; refuse what stays below 45 degrees."""
+    """Straighten bends that close the angle between two roads; refuse less than 45 degrees."""
     for limit_deg, last in ((62.0, False), (45.0, True)):
         for node in sorted(nodes):
             leaving = []
@@ -364,58 +359,3 @@ def _write_plain(
                 shape=" ".join(f"{x:.3f},{y:.3f}" for x, y in shape),
             )  # fmt: skip
     ElementTree.ElementTree(root).write(folder / "plain.edg.xml")
-
-
-def _write_signal_programs(net_path: Path, tls_path: Path, rng: np.random.Generator) -> None:
-    """Write one fixed-time program a junction: opposite approaches together, one colour each."""
-    import sumolib
-
-    net: Any = sumolib.net.readNet(str(net_path), withInternal=True)
-    root = ElementTree.Element("additional")
-    for tls in sorted(net.getTrafficLights(), key=lambda item: item.getID()):
-        links = [
-            (in_lane.getConnection(out_lane), index)
-            for in_lane, out_lane, index in tls.getConnections()
-        ]
-        size = max(index for _, index in links) + 1
-        edges = sorted({link.getFrom() for link, _ in links}, key=lambda edge: edge.getID())
-        program = ElementTree.SubElement(
-            root, "tlLogic", id=tls.getID(), type="static", programID="world",
-            offset=str(int(rng.integers(0, 40))),
-        )  # fmt: skip
-        for stage in _stages(edges):
-            active = [(link, index) for link, index in links if link.getFrom() in stage]
-            green = ["r"] * size
-            for link, index in active:
-                node = link.getFrom().getToNode()
-                yields = any(
-                    other.getFrom() is not link.getFrom() and node.forbids(other, link)
-                    for other, _ in active
-                )
-                green[index] = "g" if yields else "G"
-            fast = max(edge.getSpeed() for edge in stage)
-            duration = int(rng.integers(8, 13)) + (3 if fast > 12.0 and len(stage) > 1 else 0)
-            state = "".join(green)
-            yellow = state.replace("G", "y").replace("g", "y")
-            for seconds, phase in ((duration, state), (YELLOW_S, yellow), (ALL_RED_S, "r" * size)):
-                ElementTree.SubElement(program, "phase", duration=str(seconds), state=phase)
-    ElementTree.ElementTree(root).write(tls_path)
-
-
-def _stages(edges: list[Any]) -> list[list[Any]]:
-    """Pair the approaches that face each other best, until two stages (or a rest) are left."""
-
-    def heading(edge: Any) -> float:
-        (x0, y0), (x1, y1) = edge.getShape()[-2:]
-        return math.atan2(y1 - y0, x1 - x0)
-
-    def opposition(pair: tuple[Any, Any]) -> float:
-        turn = heading(pair[0]) - heading(pair[1]) - math.pi
-        return abs(math.remainder(turn, 2 * math.pi))
-
-    remaining, stages = list(edges), []
-    while len(remaining) > 1 and len(stages) + len(remaining) > 2:
-        best = min(itertools.combinations(remaining, 2), key=opposition)
-        stages.append(list(best))
-        remaining = [edge for edge in remaining if edge not in best]
-    return stages + [[edge] for edge in remaining]

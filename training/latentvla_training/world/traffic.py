@@ -5,6 +5,8 @@ libsumo holds one simulation per process; ``TrafficSession`` starts it and alway
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import tempfile
 import xml.etree.ElementTree as ElementTree
@@ -96,9 +98,7 @@ class TrafficSession:
         self.colors: dict[str, NDArray[np.uint8]] = {}
 
     def __enter__(self) -> TrafficSession:
-        import libsumo
-
-        self._sumo = libsumo
+        self._sumo = libsumo = _import_libsumo()
         files = network_files(self._road_map.name)
         with tempfile.TemporaryDirectory(prefix="latentvla-") as folder:
             demand = Path(folder) / "demand.rou.xml"
@@ -108,7 +108,8 @@ class TrafficSession:
                     "sumo", "--net-file", str(files.net), "--route-files", str(demand),
                     "--additional-files", str(files.signal_programs), "--seed", str(self._seed),
                     "--step-length", str(STEP_S), "--lanechange.duration", "3.0",
-                    "--time-to-teleport", "-1", "--time-to-impatience", "40", "--collision.action", "none",
+                    "--time-to-teleport", "-1", "--time-to-impatience", "40",
+                    "--collision.action", "none",
                     "--no-step-log", "true", "--no-warnings", "true",
                     "--duration-log.disable", "true", "--max-depart-delay", "1",
                 ]
@@ -222,6 +223,13 @@ class TrafficSession:
             )  # fmt: skip
             ElementTree.SubElement(vehicle, "route", edges=" ".join(walk))
         ElementTree.ElementTree(root).write(path)
+
+
+def _import_libsumo() -> Any:
+    """Import libsumo without its remark about pyarrow, which only its parquet output uses."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        import libsumo
+    return libsumo
 
 
 def _signal_state(letter: str) -> SignalState:
