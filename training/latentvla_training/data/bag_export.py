@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Cameras of a vehicle are never exposed at quite the same time (ns after the front camera).
 DEFAULT_SKEW_NS: Mapping[str, int] = MappingProxyType({"left": 4_000_000, "right": -3_000_000})
+#: Time of recording, and what to write then.
+Event = tuple[int, Callable[[], None]]
+
 #: A command is repeated this often, and sent when it changes; a route comes at the same rate.
 _REPEAT_STEPS = 10
 
@@ -94,17 +98,11 @@ def export_bag(
         renderer = Renderer(build_road_map(episode.network))
     cameras = EpisodeCameras(renderer, episode, rig, jpeg_quality)
     with DriveBagWriter(path, rig) as bag:
-        events: list[tuple[int, Callable[[], None]]] = []
-        for stamp, pose, twist in episode_odometry(episode, noise):
-            if step_stamp_ns(first) <= stamp <= step_stamp_ns(last):
-                events.append(
-                    (
-                        stamp + ODOMETRY_LATENCY_NS,
-                        lambda stamp=stamp, pose=pose, twist=twist: bag.odometry(
-                            stamp, pose, twist
-                        ),
-                    )
-                )
+        events: list[Event] = [
+            (stamp + ODOMETRY_LATENCY_NS, partial(bag.odometry, stamp, pose, twist))
+            for stamp, pose, twist in episode_odometry(episode, noise)
+            if step_stamp_ns(first) <= stamp <= step_stamp_ns(last)
+        ]
         events += _command_events(bag, episode, first, last)
         if route:
             events += _route_events(bag, episode, first, last)
@@ -112,14 +110,8 @@ def export_bag(
             for camera in rig.cameras:
                 skew = skew_ns.get(camera.slot, 0)
                 stamp = step_stamp_ns(step) + skew
-                events.append(
-                    (
-                        stamp + IMAGE_LATENCY_NS,
-                        lambda slot=camera.slot, stamp=stamp, step=step, skew=skew: bag.image(
-                            slot, stamp, cameras.jpeg(slot, step, skew)
-                        ),
-                    )
-                )
+                write_image = partial(_write_image, bag, cameras, camera.slot, step, skew)
+                events.append((stamp + IMAGE_LATENCY_NS, write_image))
         for _, write in sorted(events, key=lambda event: event[0]):
             write()
     folder = Path(path)
@@ -143,27 +135,28 @@ def _steps(episode: Episode, start_s: float, duration_s: float | None) -> tuple[
     return first, last
 
 
-def _command_events(
-    bag: DriveBagWriter, episode: Episode, first: int, last: int
-) -> list[tuple[int, Callable[[], None]]]:
-    events: list[tuple[int, Callable[[], None]]] = []
+def _write_image(
+    bag: DriveBagWriter, cameras: EpisodeCameras, slot: str, step: int, skew_ns: int
+) -> None:
+    bag.image(slot, step_stamp_ns(step) + skew_ns, cameras.jpeg(slot, step, skew_ns))
+
+
+def _command_events(bag: DriveBagWriter, episode: Episode, first: int, last: int) -> list[Event]:
+    events: list[Event] = []
     for step in range(first, last + 1):
-        command = Command(int(episode.command[step]))
         changed = step == first or episode.command[step - 1] != episode.command[step]
         if changed or (step - first) % _REPEAT_STEPS == 0:
             stamp = step_stamp_ns(step)
-            events.append((stamp, lambda stamp=stamp, command=command: bag.command(stamp, command)))
+            events.append((stamp, partial(bag.command, stamp, Command(int(episode.command[step])))))
     return events
 
 
-def _route_events(
-    bag: DriveBagWriter, episode: Episode, first: int, last: int
-) -> list[tuple[int, Callable[[], None]]]:
+def _route_events(bag: DriveBagWriter, episode: Episode, first: int, last: int) -> list[Event]:
     progress = RouteProgress(episode)
     return [
         (
             step_stamp_ns(step),
-            lambda step=step: bag.route(step_stamp_ns(step), progress.centerline(step)),
+            partial(bag.route, step_stamp_ns(step), progress.centerline(step)),
         )
         for step in range(first, last + 1, _REPEAT_STEPS)
     ]

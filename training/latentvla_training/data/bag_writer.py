@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 RIG_FILE = "rig.yaml"
 #: rosbag2's format of Iron: newer distributions read it, and Humble does too.
-_BAG_VERSION = 8
+_BAG_VERSION: Literal[8] = 8
 #: From stamp to recording: a camera's exposure, encoding and transport; odometry's transport.
 IMAGE_LATENCY_NS = 8_000_000
 ODOMETRY_LATENCY_NS = 1_000_000

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicHermiteSpline
 
 from latentvla_ros.contract import CameraModel, ContractError, Rig
@@ -79,16 +79,17 @@ class EgoPath:
         self._pose = CubicHermiteSpline(times, values, slopes)
         self._times, self._speed, self._yaw_rate = times, speed, yaw_rate
 
-    def pose(self, time_s: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    def pose(self, time_s: ArrayLike) -> NDArray[np.float64]:
         """Return (..., 3) x, y, yaw in the map frame at times (...), held at the ends."""
         pose = self._pose(np.clip(time_s, self._times[0], self._times[-1]))
         pose[..., 2] = se2.wrap_angle(pose[..., 2])
         return np.asarray(pose, np.float64)
 
-    def twist(self, time_s: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    def twist(self, time_s: ArrayLike) -> NDArray[np.float64]:
         """Return vx, vy, yaw rate (..., 3) in the body frame (the rear axle does not slip)."""
-        speed = np.interp(time_s, self._times, self._speed)
-        yaw_rate = np.interp(time_s, self._times, self._yaw_rate)
+        times = np.asarray(time_s, np.float64)
+        speed = np.interp(times, self._times, self._speed)
+        yaw_rate = np.interp(times, self._times, self._yaw_rate)
         return np.stack([speed, np.zeros_like(speed), yaw_rate], axis=-1)
 
 

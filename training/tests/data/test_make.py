@@ -175,3 +175,10 @@ def test_shards_of_other_code_are_kept_with_a_warning_or_made_again(
     )
     assert (made.kept, made.other_code, len(calls)) == (0, 0, 2)
     assert made.hashes == kept.hashes
+
+
+def test_the_code_hash_sees_code_and_nothing_else() -> None:
+    source = "'''Doc.'''\ndef f(x):\n    '''Doc.'''\n    return x + 1  # why\n"
+    same = "'''Other.'''\n\ndef f(x):\n    '''New.'''\n    return (x + 1)\n"
+    assert make._code_of(source) == make._code_of(same)
+    assert make._code_of(source) != make._code_of(source.replace("1", "2"))
