@@ -350,12 +350,10 @@ def _shade(part, identity, kind, parts, colors, lit, source, lamps, x, y, z, spa
     elif kind == BUILDING and face == 3:
         red, green, blue = 0.6 * red + 40.0, 0.6 * green + 40.0, 0.6 * blue + 40.0
     elif kind == CROWN:
-        cell = 0.3 if spacing < 0.15 else 0.6
-        leaf = _hash(
-            math.floor(x / cell) + 57 * math.floor(z / cell),
-            math.floor(y / cell) + 131 * identity,
-        )
-        leaf = 1.0 + (leaf - 0.5) * 0.5 * _clamp(1.0 - spacing, 0.0, 1.0)
+        across = x + 0.7 * y + 5.0 * identity
+        leaf = 0.6 * _value_noise(2.3 * across, 2.3 * z - 1.1 * y)
+        leaf += 0.4 * _value_noise(6.1 * across, 6.1 * z + 2.9 * y)
+        leaf = 1.0 + (leaf - 0.5) * 0.8 * _clamp(1.0 - spacing, 0.0, 1.0)
         leaf *= 0.72 + 0.28 * (z / hz)
         red, green, blue = red * leaf, green * leaf, blue * leaf
     elif kind == SIGNAL:
