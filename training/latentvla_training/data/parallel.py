@@ -60,7 +60,7 @@ def map_unordered(
     if workers < 1:
         raise ValueError(f"workers is {workers}, expected at least 1")
     if pool == "auto":
-        pool = "ray" if workers > 1 and importlib.util.find_spec("ray") else "processes"
+        pool = "ray" if workers > 1 and _has_ray() else "processes"
     guarded = _Guarded(function)
     if pool == "ray":
         results = _map_ray(guarded, items, workers)
@@ -70,6 +70,11 @@ def map_unordered(
         results = _map_processes(guarded, items, workers)
     for item, result in results:
         yield item, result.error if isinstance(result, _Raised) else result
+
+
+def _has_ray() -> bool:
+    spec = importlib.util.find_spec("ray")
+    return spec is not None and spec.origin is not None  # a mere folder called ray has none
 
 
 def _map_processes(
