@@ -10,7 +10,9 @@ import io
 import json
 import os
 import tempfile
+import tokenize
 import zipfile
+import zlib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,11 @@ SCHEMA = 1
 #: Units of one count in the columns of ``agent_state``: m, m, rad, m/s, m/s.
 _STATE_UNITS = np.array([0.01, 0.01, 1e-4, 0.01, 0.01])
 _STATE_DIGITS = (2, 2, 4, 2, 2)
+#: What numpy, zipfile and zlib raise on damaged bytes (found by flipping them).
+_UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, SyntaxError, NotImplementedError,
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError,
+)  # fmt: skip
 _ARRAYS = (
     "ego", "agent_type", "agent_size", "agent_color", "agent_valid", "agent_braking",
     "signal_state", "route_centerline", "route_speed_limit", "command",
@@ -75,7 +82,7 @@ def load_episode(path: Path | str) -> Episode:
         steps = content.pop("agent_state_steps")
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise ContractError(
             f"episode file {source}", f"{type(error).__name__}: {error}", "a whole episode npz"
         ) from error
