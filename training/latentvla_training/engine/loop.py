@@ -84,7 +84,9 @@ def run_training(
 
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    accelerator = Accelerator(mixed_precision=recipe.run.mixed_precision)
+    accelerator = Accelerator(
+        mixed_precision=recipe.run.mixed_precision, cpu=not torch.cuda.is_available()
+    )
     main = accelerator.is_main_process
     if main:
         _claim_folder(folder, recipe)

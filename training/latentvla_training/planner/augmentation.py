@@ -68,10 +68,9 @@ def disturb_calibration(
     settings: AugmentationSettings,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return calibration (V, 3, 3) and (V, 4, 4) with errors, the same for all views of a camera.
+    """Return calibration (V, 3, 3) and (V, 4, 4) with an error of its own in every view.
 
-    Views are told apart by their intrinsics and mounting only here, so every view gets its own error
-    in rotation; that is harder than a rig's real error, never easier.
+    Views of one camera at two times differ too: that stands for errors of the motion compensation.
     """
     views = len(intrinsics)
     moved = ego_from_camera.astype(np.float64)

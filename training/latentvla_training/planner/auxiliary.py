@@ -90,16 +90,18 @@ def auxiliary_loss(
         "velocity": 2.0 * (speed_error * occupied).sum() / occupied.sum().clamp(min=1.0),
     }
     light = batch["light"]
+    # A sum over a count keeps every parameter in the graph when no light can be read at all.
+    readable = heads.light_weight[light.clamp(min=0)] * (light != IGNORE)
     for name, weight in (("light", 0.3), ("seen_light", 0.3)):
-        if name in predicted and bool((light != IGNORE).any()):
-            losses[name] = weight * functional.cross_entropy(
-                predicted[name][:, :4], light, heads.light_weight, ignore_index=IGNORE
+        if name in predicted:
+            error = functional.cross_entropy(
+                predicted[name][:, :4], light, heads.light_weight, ignore_index=IGNORE, reduction="sum"
             )
+            losses[name] = weight * error / readable.sum().clamp(min=1.0)
     known = (light > 0).float()
     distance = torch.nan_to_num(batch["light_distance_m"]) * 0.05
-    losses["light_distance"] = (
-        0.3 * ((predicted["light"][:, 4] - distance).abs() * known).sum() / known.sum().clamp(min=1.0)
-    )
+    off = (predicted["light"][:, 4] - distance).abs() * known
+    losses["light_distance"] = 0.3 * off.sum() / known.sum().clamp(min=1.0)
     exists = batch["leader"][:, 0]
     gap = batch["leader"][:, 1].clamp(max=LEADER_RANGE_M) * 0.05
     count = exists.sum().clamp(min=1.0)

@@ -1,0 +1,42 @@
+"""Starting training processes: one, or several under torchrun, with a memory allocator that keeps.
+
+On a CPU, glibc returns every large activation to the kernel and faults it in again at the next step,
+which costs a fifth of the time; a process must be started with that switched off.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+_ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+
+_LAUNCHED = "LATENTVLA_LAUNCHED"
+
+
+def needs_launch(processes: int) -> bool:
+    """Return whether this process must start others instead of training itself."""
+    if _LAUNCHED in os.environ or "WORLD_SIZE" in os.environ:
+        return False
+    import torch
+
+    return processes > 1 or not torch.cuda.is_available()
+
+
+def launch(arguments: list[str], processes: int) -> int:
+    """Run ``latentvla-train`` with ``arguments`` in ``processes`` processes; returns the exit status."""
+    environment = {**_ALLOCATOR, **os.environ, _LAUNCHED: "1"}
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        # Sleeping threads and one each: spinning costs more than it gains on shared cores.
+        environment.setdefault("OMP_NUM_THREADS", "1")
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+        command += ["--"]  # what follows is ours: torchrun abbreviates its own options
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    command += ["latentvla_training.cli", *arguments]
+    return subprocess.call(command, env=environment)

@@ -1,0 +1,1 @@
+"""From a trained planner to a bundle: ONNX export, parity check, hashed folder."""
