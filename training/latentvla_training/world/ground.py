@@ -28,6 +28,7 @@ TEXELS_PER_TILE = sum((TILE_TEXELS >> level) ** 2 for level in range(LEVELS))
 
 _CHUNK_TILES = 8
 _OVERSAMPLING = 2
+_TILE_FINE = TILE_TEXELS * _OVERSAMPLING
 _SUBPIXEL_BITS = 4
 _SIDEWALK_M, _KERB_M = 2.6, 0.25
 _DASH_M, _GAP_M = 3.0, 6.0
@@ -76,8 +77,7 @@ def paint_ground(road_map: RoadMap) -> GroundRaster:
     tile_index = np.zeros((rows * _CHUNK_TILES, columns * _CHUNK_TILES), np.int32)
     side = _CHUNK_TILES * TILE_TEXELS * _OVERSAMPLING
     fine = np.zeros((side, side), np.uint8)
-    blank, _ = _pack(fine[: 2 * TILE_TEXELS, : 2 * TILE_TEXELS], _PALETTE, 0, 0)
-    stored = [blank]
+    stored = [_pack(fine, np.zeros((1, 2), np.int64), _PALETTE, 0, 0)]
     count = 1
     for row in range(rows):
         for column in range(columns):
@@ -91,13 +91,12 @@ def paint_ground(road_map: RoadMap) -> GroundRaster:
             for index, geometry in zip(touching, clipped, strict=True):
                 for part in getattr(geometry, "geoms", [geometry]):
                     _fill(fine, part, corner, shapes[index][0])
-            tiles, used = _pack(fine, _PALETTE, column * _CHUNK_TILES, row * _CHUNK_TILES)
-            numbers = np.where(used, np.cumsum(used) - 1 + count, 0)
-            block = numbers.reshape(_CHUNK_TILES, _CHUNK_TILES)
+            blocks = fine.reshape(_CHUNK_TILES, _TILE_FINE, _CHUNK_TILES, _TILE_FINE)
+            tiles = np.argwhere((blocks != GRASS).any(axis=(1, 3)))
             top, left = row * _CHUNK_TILES, column * _CHUNK_TILES
-            tile_index[top : top + _CHUNK_TILES, left : left + _CHUNK_TILES] = block
-            stored.append(tiles[used])
-            count += int(used.sum())
+            tile_index[top + tiles[:, 0], left + tiles[:, 1]] = count + np.arange(len(tiles))
+            count += len(tiles)
+            stored.append(_pack(fine, tiles, _PALETTE, left, top))
     return GroundRaster(origin, tile_index, np.concatenate(stored))
 
 
@@ -158,22 +157,21 @@ def _fill(fine: NDArray[np.uint8], shape: shapely.Geometry, corner: Array, kind:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _pack(fine, palette, first_column, first_row):  # type: ignore[no-untyped-def]
-    """Turn a class image into packed tiles with mip levels.
+def _pack(fine, tiles, palette, first_column, first_row):  # type: ignore[no-untyped-def]
+    """Turn tiles of a class image into packed texels with mip levels.
 
     Args:
-        fine: (2 * 64 * n, 2 * 64 * n) uint8 classes. palette: (classes, 5).
+        fine: (2 * 64 * n, 2 * 64 * n) uint8 classes. tiles: (k, 2) row and column in ``fine``.
+        palette: (classes, 5).
         first_column, first_row: tile coordinates of the chunk, which seed the noise.
 
     Returns:
-        (n * n, TEXELS_PER_TILE) uint32 and (n * n,) bool, whether a tile holds more than grass.
+        (k, TEXELS_PER_TILE) uint32.
     """
-    tiles_along = fine.shape[0] // (2 * TILE_TEXELS)
-    packed = np.zeros((tiles_along * tiles_along, TEXELS_PER_TILE), np.uint32)
-    used = np.zeros(tiles_along * tiles_along, np.bool_)
+    packed = np.zeros((len(tiles), TEXELS_PER_TILE), np.uint32)
     level_0 = np.zeros((TILE_TEXELS, TILE_TEXELS, 4))
-    for tile in range(tiles_along * tiles_along):
-        top, left = (tile // tiles_along) * TILE_TEXELS, (tile % tiles_along) * TILE_TEXELS
+    for tile in range(len(tiles)):
+        top, left = tiles[tile, 0] * TILE_TEXELS, tiles[tile, 1] * TILE_TEXELS
         for y in range(TILE_TEXELS):
             for x in range(TILE_TEXELS):
                 noise = 0.0
@@ -181,7 +179,6 @@ def _pack(fine, palette, first_column, first_row):  # type: ignore[no-untyped-de
                     level_0[y, x, channel] = 0.0
                 for sub in range(4):
                     kind = fine[2 * (top + y) + (sub >> 1), 2 * (left + x) + (sub & 1)]
-                    used[tile] |= kind != GRASS
                     noise += 0.25 * palette[kind, 4]
                     for channel in range(4):
                         level_0[y, x, channel] += 0.25 * palette[kind, channel]
@@ -215,4 +212,4 @@ def _pack(fine, palette, first_column, first_row):  # type: ignore[no-untyped-de
                             + current[2 * y + 1, 2 * x + 1, channel]
                         )
             current = smaller
-    return packed, used
+    return packed

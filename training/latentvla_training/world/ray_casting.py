@@ -445,54 +445,46 @@ def _shade(part, identity, kind, parts, colors, lit, source, lamps, x, y, z, spa
 
 
 @_jit
-def _append(parts, kinds, lit, colors, count, kind, values, color, state):
-    """Append one part and return the new count."""
-    for i in range(10):
-        parts[count, i] = values[i]
-    kinds[count] = kind
-    lit[count] = state
-    for i in range(3):
-        colors[count, i] = color[i]
-    return count + 1
+def _place(parts, kinds, row, kind, x, y, z, hx, hy, hz, cos, sin):
+    """Write an upright part into a row of ``parts`` and ``kinds``."""
+    parts[row, 0], parts[row, 1], parts[row, 2] = x, y, z
+    parts[row, 3], parts[row, 4], parts[row, 5] = hx, hy, hz
+    parts[row, 6], parts[row, 7], parts[row, 8], parts[row, 9] = cos, sin, 0.0, 0.0
+    kinds[row] = kind
 
 
 @_jit
-def _add_agent(parts, kinds, lit, colors, count, agent_type, size, color, state, braking, eye):
-    """Append the parts of one agent (at most 3), relative to the camera at ``eye``."""
-    length, width, height = size[0], size[1], size[2]
-    x, y, cos, sin = state[0] - eye[0], state[1] - eye[1], math.cos(state[2]), math.sin(state[2])
-    g = np.zeros(10)
-    g[0], g[1], g[6], g[7] = x, y, cos, sin
-    tint = np.empty(3)
-    for i in range(3):
-        tint[i] = color[i]
-    brake = 1.0 if braking else 0.0
-    if agent_type == 0 and height < 2.2 and length < 6.5:
-        g[2], g[3], g[4], g[5] = 0.29 * height - eye[2], 0.5 * length, 0.5 * width, 0.29 * height
-        count = _append(parts, kinds, lit, colors, count, BODY, g, tint, brake)
-        offset = -0.07 * length
-        g[0], g[1] = x + cos * offset, y + sin * offset
-        g[2], g[3], g[4], g[5] = 0.79 * height - eye[2], 0.31 * length, 0.44 * width, 0.21 * height
-        g[8], g[9] = 0.17 * length / (0.42 * height), 0.10 * length / (0.42 * height)
-        return _append(parts, kinds, lit, colors, count, CABIN, g, tint, brake)
-    if agent_type == 0:
-        g[2], g[3], g[4], g[5] = 0.5 * height - eye[2], 0.5 * length, 0.5 * width, 0.5 * height
-        return _append(parts, kinds, lit, colors, count, VAN, g, tint, brake)
-    base = 0.0
-    if agent_type == 2:
-        base = 0.35 * height
-        g[2], g[3], g[4], g[5] = 0.29 * height - eye[2], 0.5 * length, 0.06, 0.29 * height
-        count = _append(parts, kinds, lit, colors, count, BICYCLE, g, 0.3 * tint, 0.0)
+def _add_agent(parts, kinds, row, agent, agent_type, agent_size, agent_state, eye):
+    """Write the parts of one agent, relative to the camera at ``eye``; return how many (1 to 3)."""
+    length, width, height = agent_size[agent, 0], agent_size[agent, 1], agent_size[agent, 2]
+    x, y, floor = agent_state[agent, 0] - eye[0], agent_state[agent, 1] - eye[1], -eye[2]
+    cos, sin = math.cos(agent_state[agent, 2]), math.sin(agent_state[agent, 2])
+    hx, hy = 0.5 * length, 0.5 * width
+    if agent_type[agent] == 0:
+        if height >= 2.2 or length >= 6.5:
+            hz = 0.5 * height
+            _place(parts, kinds, row, VAN, x, y, floor + hz, hx, hy, hz, cos, sin)
+            return 1
+        hz = 0.29 * height
+        _place(parts, kinds, row, BODY, x, y, floor + hz, hx, hy, hz, cos, sin)
+        x, y, z = x - 0.07 * length * cos, y - 0.07 * length * sin, floor + 0.79 * height
+        hx, hy, hz = 0.31 * length, 0.44 * width, 0.21 * height
+        _place(parts, kinds, row + 1, CABIN, x, y, z, hx, hy, hz, cos, sin)
+        parts[row + 1, 8] = 0.17 * length / (0.42 * height)
+        parts[row + 1, 9] = 0.10 * length / (0.42 * height)
+        return 2
+    low = 0.24 * height
+    if agent_type[agent] == 2:
+        low = 0.29 * height
+        _place(parts, kinds, row, BICYCLE, x, y, floor + low, hx, 0.06, low, cos, sin)
     else:
-        g[2], g[3], g[4], g[5] = 0.24 * height - eye[2], 0.14, 0.16, 0.24 * height
-        count = _append(parts, kinds, lit, colors, count, BOX, g, 0.3 * tint, 0.0)
-        base = 0.48 * height
-    torso = 0.5 * (0.85 * height - base)
-    g[2], g[3], g[4], g[5] = base + torso - eye[2], 0.16, 0.24, torso
-    count = _append(parts, kinds, lit, colors, count, BOX, g, tint, 0.0)
-    g[2], g[3], g[4], g[5] = 0.925 * height - eye[2], 0.12, 0.11, 0.085 * height
-    skin = np.array([205.0, 160.0, 130.0])
-    return _append(parts, kinds, lit, colors, count, HEAD, g, skin, 0.0)
+        _place(parts, kinds, row, BOX, x, y, floor + low, 0.14, 0.16, low, cos, sin)
+    torso = 0.5 * (0.85 * height - 1.7 * low)
+    z = floor + 1.7 * low + torso
+    _place(parts, kinds, row + 1, BOX, x, y, z, 0.16, 0.24, torso, cos, sin)
+    z, hz = floor + 0.925 * height, 0.085 * height
+    _place(parts, kinds, row + 2, HEAD, x, y, z, 0.12, 0.11, hz, cos, sin)
+    return 3
 
 
 @_jit
@@ -554,24 +546,17 @@ def render(
     count = 0
     for k in range(selected):
         i = chosen[k]
-        state = 0.0
+        for column in range(10):
+            parts[count, column] = static_geometry[i, column]
+        for axis in range(3):
+            parts[count, axis] -= eye[axis]
+            colors[count, axis] = static_color[i, axis]
+        kinds[count] = static_kind[i]
         identity[count] = i
         if static_signal[i] >= 0:
-            state = float(signal_state[static_signal[i]])
             sources[count] = static_signal[i]
-        count = _append(
-            parts,
-            kinds,
-            lit,
-            colors,
-            count,
-            static_kind[i],
-            static_geometry[i],
-            static_color[i],
-            state,
-        )
-        for axis in range(3):
-            parts[count - 1, axis] -= eye[axis]
+            lit[count] = signal_state[static_signal[i]]
+        count += 1
     first_agent = count
     for i in range(agent_type.shape[0]):
         if not agent_valid[i]:
@@ -579,19 +564,16 @@ def render(
         x, y = agent_state[i, 0] - eye[0], agent_state[i, 1] - eye[1]
         if x * x + y * y > AGENT_RANGE_M**2 or forward[0] * x + forward[1] * y < -15.0:
             continue
-        count = _add_agent(
-            parts,
-            kinds,
-            lit,
-            colors,
-            count,
-            agent_type[i],
-            agent_size[i],
-            agent_color[i],
-            agent_state[i],
-            agent_braking[i],
-            eye,
-        )
+        added = _add_agent(parts, kinds, count, i, agent_type, agent_size, agent_state, eye)
+        for part in range(count, count + added):
+            # The legs of a person and the frame of a bicycle are darker; a head is skin.
+            share = 0.3 if added == 3 and part == count else 1.0
+            for channel in range(3):
+                colors[part, channel] = share * agent_color[i, channel]
+            lit[part] = 1.0 if agent_braking[i] else 0.0
+        if added == 3:
+            colors[count + 2, 0], colors[count + 2, 1], colors[count + 2, 2] = 205.0, 160.0, 130.0
+        count += added
 
     # 2. Visibility, near parts first.
     depth = np.full((2 * height, 2 * width), np.float32(1e9), np.float32)
