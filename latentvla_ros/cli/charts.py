@@ -40,7 +40,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     magnitude = 10.0 ** np.floor(np.log10(raw))
     step = next(m * magnitude for m in (1.0, 2.0, 2.5, 5.0, 10.0) if m * magnitude >= raw * 0.999)
     first = np.ceil(low / step - 1e-9) * step
-    return [float(v) for v in np.arange(first, high + step * 1e-6, step)]
+    return [float(v) + 0.0 for v in np.arange(first, high + step * 1e-6, step)]  # never -0
 
 
 def line_chart(
