@@ -28,7 +28,8 @@ Array = NDArray[np.float64]
 
 SEAM_M = 0.2
 LAMP_HEIGHTS_M = (6.4, 5.4, 4.4)
-GANTRY_MAX_M = 30.0
+#: From the stop line: near enough to be read, far enough to be in the front camera's view at it.
+GANTRY_MIN_M, GANTRY_MAX_M = 16.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def _far_side(edge: Any, outline: Array, direction: Array) -> float:
         end = np.asarray(lane.getShape()[-1])[:2]
         crossing = LineString([end + 0.5 * direction, end + 60.0 * direction]).intersection(area)
         depths.append(crossing.length)
-    return float(np.clip(max(depths) + 1.5, 14.0, GANTRY_MAX_M))
+    return float(np.clip(max(depths) + 1.5, GANTRY_MIN_M, GANTRY_MAX_M))
 
 
 def build_markings(net: Any, polygons: tuple[Polygon, ...]) -> tuple[Marking, ...]:

@@ -187,8 +187,9 @@ def test_each_approach_lane_shows_one_colour(road_map: RoadMap) -> None:
     assert controlled == set(range(len(road_map.signals)))
 
 
-def test_signals_are_seen_from_the_stop_line_and_from_afar(road_map: RoadMap) -> None:
-    for signal in road_map.signals:
+@pytest.mark.parametrize("name", [NAME, "test-0007"])
+def test_signals_are_seen_from_the_stop_line_and_from_afar(data_root: Path, name: str) -> None:
+    for signal in build_road_map(name).signals:
         line_center = signal.stop_line.mean(axis=0)
         away = signal.lamp_centers[:, :2] - line_center
         facing = np.array([math.cos(signal.facing_yaw), math.sin(signal.facing_yaw)])
