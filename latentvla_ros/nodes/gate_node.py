@@ -113,9 +113,11 @@ class GateNode(Node):
             self._publish_stop(stage)
         if self.policy.mode != self._shown:
             self._shown = self.policy.mode
-            words = f"{self.policy.mode}: {self.policy.cause}" if self.policy.cause else "passing"
-            healthy = self.policy.mode in ("waiting", "passing")
-            (self.get_logger().info if healthy else self.get_logger().error)(words)
+            # Two calls: a call site of rclpy's logger keeps the severity of its first use.
+            if self.policy.mode in ("waiting", "passing"):
+                self.get_logger().info(self.policy.mode)
+            else:
+                self.get_logger().error(f"{self.policy.mode}: {self.policy.cause}")
             self._publish_status()
 
     def _publish_stop(self, stage: StopStage) -> None:

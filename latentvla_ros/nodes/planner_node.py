@@ -221,9 +221,11 @@ class PlannerNode(LifecycleNode):
             self._publish_status()
             if health.active and health.state >= HealthState.DEGRADED:
                 cause = health.active[0]
-                log = self.get_logger()
-                report = log.error if cause.severity is HealthState.ERROR else log.warning
-                report(f"{cause.name}: {cause.detail}")
+                # Two calls: a call site of rclpy's logger keeps the severity of its first use.
+                if cause.severity is HealthState.ERROR:
+                    self.get_logger().error(f"{cause.name}: {cause.detail}")
+                else:
+                    self.get_logger().warning(f"{cause.name}: {cause.detail}")
 
     def _on_period(self) -> None:
         if self.pipeline is not None:

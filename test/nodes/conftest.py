@@ -1,4 +1,4 @@
-"""A ROS 2 context of its own per test, a bundle that keeps the speed, and a vehicle that publishes."""
+"""A ROS 2 context per test, a bundle that keeps the speed, and a vehicle that publishes."""
 
 from __future__ import annotations
 

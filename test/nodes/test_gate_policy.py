@@ -42,9 +42,7 @@ def test_a_fresh_plan_passes() -> None:
         (plan(NOW + 300_000_000), "from_future"),
         (replace(plan(), ego_pose=np.array([120.0, -20.0, 2.0])), "start_pose"),
         (
-            replace(
-                plan(), trajectory=replace(plan().trajectory, poses=np.full((41, 3), np.nan))
-            ),
+            replace(plan(), trajectory=replace(plan().trajectory, poses=np.full((41, 3), np.nan))),
             "not_finite",
         ),
         (plan(speed=60.0), "speed"),

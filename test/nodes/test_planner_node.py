@@ -14,8 +14,9 @@ pytestmark = pytest.mark.ros
 
 
 def test_plans_carry_t0_and_follow_the_speed(bench: Bench) -> None:
-    from latentvla_msgs.msg import PlannerStatus, Trajectory
     from vehicle import SPEED, ns
+
+    from latentvla_msgs.msg import PlannerStatus, Trajectory
 
     bench.running()
     bench.drive(1.5)

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import drive_bag
 import numpy as np
+import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
@@ -22,7 +23,6 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
-import rclpy
 from latentvla_msgs.msg import DrivingCommand, GateStatus, PlannerStatus, Trajectory
 from latentvla_ros.contract import Rig
 from latentvla_ros.geometry import se2
@@ -163,6 +163,9 @@ class Bench:
             "rig": str(path),
             "threads": 1,
             "diagnostics_period_s": 0.1,
+            # A loaded test machine pauses for longer than a vehicle's may.
+            "image_timeout_s": 0.8,
+            "odometry_timeout_s": 0.8,
             **parameters,
         }
         return self.add(
@@ -208,7 +211,12 @@ class Bench:
         self.until(lambda: node.pipeline is not None and node.pipeline.planner)
         self.until(lambda: self.vehicle.odometry.get_subscription_count())
         self.until(lambda: all(p.get_subscription_count() for p in self.vehicle.images.values()))
+        if any(camera.model is None for camera in (rig or drive_bag.rig()).cameras):
+            self.until(lambda: all(p.get_subscription_count() for p in self.vehicle.infos.values()))
         self.until(lambda: self.vehicle.count_publishers("/planner_node/output/trajectory"))
+        if self.clock_ns:
+            self.until(lambda: self.vehicle.clock_publisher.get_subscription_count())
+            self.tick_clock(self.clock_ns)
         self.warm_up()
         node.trigger_activate()
         assert self.until(self.status)
@@ -259,8 +267,25 @@ class Bench:
                     self.vehicle.send_image(slot, at, **(image(slot, now) if image else {}))
             self.spin(0.02 if not self.clock_ns else 0.01)
 
-    def seen(self, cause: str) -> PlannerStatus:
-        """Wait for a status whose cause is this one."""
+    def active(self, cause: str) -> str:
+        """Wait until /diagnostics lists a cause as active, be it the worst or not; its detail."""
         return self.until(
-            lambda: next((s for s in reversed(self.vehicle.statuses) if s.cause == cause), None)
+            lambda: next(
+                (
+                    entry.value
+                    for array in self.vehicle.diagnostics
+                    for status in array.status
+                    for entry in status.values
+                    if entry.key == f"active: {cause}"
+                ),
+                None,
+            )
+        )
+
+    def seen(self, cause: str) -> PlannerStatus:
+        """Drive nothing and wait for a status whose cause, or first cause, is this one."""
+        return self.until(
+            lambda: next(
+                (s for s in self.vehicle.statuses if cause in (s.cause, s.first_cause)), None
+            )
         )

@@ -1,0 +1,93 @@
+"""Simulated time: a silent /clock, a clock that stops, jumps and starts again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from vehicle import Bench
+
+pytestmark = pytest.mark.ros
+
+START = 1_000_000_000_000
+
+
+def test_diagnostics_beat_while_the_clock_is_silent(bench: Bench) -> None:
+    from vehicle import SECOND
+
+    from latentvla_msgs.msg import PlannerStatus
+
+    bench.clock_ns = START  # what the vehicle stamps with; /clock stays silent
+    node = bench.planner(use_sim_time=True)
+    node.trigger_configure()
+    bench.until(lambda: node.pipeline.planner)
+    node.trigger_activate()
+    bench.until(lambda: bench.vehicle.images["front"].get_subscription_count())
+    before = len(bench.vehicle.diagnostics)
+    for step in range(20):
+        bench.vehicle.send_odometry(START + step * SECOND // 10)
+        bench.vehicle.send_image("front", START + step * SECOND // 10)
+        bench.spin(0.1)
+    assert len(bench.vehicle.diagnostics) >= before + 10
+    assert bench.status().health == PlannerStatus.FAULT and not bench.vehicle.plans
+    assert "clock" in bench.active("clock_silent")
+    bench.tick_clock(START)
+    bench.drive(3.0)
+    assert len(bench.vehicle.plans) >= 10, "the clock begins, and so do the plans"
+
+
+def test_a_clock_that_stops_is_named_and_nothing_old_is_published(bench: Bench) -> None:
+    bench.clock_ns = START
+    bench.running(use_sim_time=True)
+    bench.drive(0.6)
+    bench.spin(0.3)
+    planned = len(bench.vehicle.plans)
+    assert planned
+    bench.spin(1.5)
+    assert "/clock has not moved" in bench.active("clock_silent")
+    assert len(bench.vehicle.plans) == planned
+    bench.drive(1.0)
+    assert len(bench.vehicle.plans) > planned
+
+
+@pytest.mark.parametrize("step_s", [-500.0, 300.0])
+def test_a_clock_jump_forgets_every_buffer(bench: Bench, step_s: float) -> None:
+    from vehicle import SECOND, ns
+
+    bench.clock_ns = START
+    node = bench.running(use_sim_time=True)
+    bench.drive(0.6)
+    bench.spin(0.3)
+    assert bench.vehicle.plans and len(node.pipeline.odometry.buffer)
+    before = len(bench.vehicle.plans)
+    bench.tick_clock(START + int(step_s * SECOND))
+    assert len(node.pipeline.odometry.buffer) == 0
+    assert node.pipeline.cameras.synchronizer.pending == 0
+    assert "stepped by" in bench.active("clock_jump")
+    bench.drive(1.0)
+    assert len(bench.vehicle.plans) == before, "1.5 s of odometry are buffered first"
+    bench.drive(1.5)
+    after = bench.vehicle.plans[before:]
+    assert after and all(abs(ns(p.header.stamp) - bench.clock_ns) < 3 * SECOND for p in after)
+    past = {entry.name: ns(entry.stamp) for entry in after[0].inputs}
+    assert all(abs(stamp - bench.clock_ns) < 3 * SECOND for stamp in past.values())
+
+
+def test_a_command_from_before_the_clock_began_still_holds(bench: Bench) -> None:
+    from latentvla_msgs.msg import DrivingCommand
+
+    node = bench.planner(use_sim_time=True, command_timeout_s=0.0)
+    node.trigger_configure()
+    bench.until(lambda: node.pipeline.planner)
+    bench.until(lambda: bench.vehicle.command.get_subscription_count())
+    bench.vehicle.send_command(START, DrivingCommand.RIGHT)
+    bench.spin(0.3)
+    bench.until(lambda: bench.vehicle.clock_publisher.get_subscription_count())
+    bench.tick_clock(START)
+    bench.warm_up()
+    node.trigger_activate()
+    bench.drive(0.8, command=None)
+    assert bench.vehicle.plans
+    assert bench.until(lambda: bench.status().command == DrivingCommand.RIGHT)
