@@ -133,7 +133,9 @@ def crossroads_episode(seed: int = 1, num_steps: int = 140) -> Episode:
     ego_xy, ego_yaw = _along(paths["ahead"], ego_s)
     ego = np.zeros((num_steps, 7))
     ego[:, :2], ego[:, 2], ego[:, 3] = ego_xy, ego_yaw, 9.0
-    ego[:, 6] = np.gradient(np.unwrap(ego_yaw), STEP_S)
+    ego[:, 6] = 9.0 * (
+        _along(paths["ahead"], ego_s + 0.5)[1] - _along(paths["ahead"], ego_s - 0.5)[1]
+    )
     count = len(traffic) + 2
     state, size = np.zeros((num_steps, count, 5)), np.zeros((count, 3))
     color = np.zeros((count, 3), np.uint8)
