@@ -15,7 +15,7 @@ from latentvla_ros.cli.bag_file import BagFile
 from latentvla_ros.cli.plan_metrics import percentiles_ms, rate_hz
 from latentvla_ros.cli.replay_inputs import ReplayInputs
 from latentvla_ros.cli.replay_session import NodeSettings, ReplaySession
-from latentvla_ros.cli.replay_streams import streams_of, timed_messages
+from latentvla_ros.cli.replay_streams import opened, streams_of, timed_messages
 from latentvla_ros.cli.replay_summary import stage_percentiles
 from latentvla_ros.nodes.cdr_header import with_header_stamp
 
@@ -94,8 +94,8 @@ def bench_node(
             ros_log_folder=Path(folder),
         )
         with ReplaySession(settings, streams_of(inputs)) as session:
+            messages = opened(timed_messages(bag, inputs, bag.start_ns, end_ns))
             session.get_ready(bag.start_ns)
-            messages = timed_messages(bag, inputs, bag.start_ns, end_ns)
             images = frozenset(camera.topic for camera in inputs.cameras)
             cpu_start = session.planner.cpu_s()
             session.play(repeated(messages, images, repeat, period_ns), bag.start_ns, 1.0)

@@ -23,9 +23,9 @@ def largest_segment(profile: Path) -> int:
     Raises:
         OSError, ElementTree.ParseError: the file cannot be read, or is no XML.
     """
-    sizes = [
-        int(element.text)
+    texts = [
+        (element.text or "").strip()
         for element in ElementTree.parse(profile).iter()
-        if element.tag.rpartition("}")[2] == "segment_size" and (element.text or "").isdigit()
+        if element.tag.rpartition("}")[2] == "segment_size"
     ]
-    return max(sizes, default=0)
+    return max((int(text) for text in texts if text.isdigit()), default=0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -79,7 +80,7 @@ def text(
     )
 
 
-_FACES: dict[str, object] = {}
+_FACES: dict[str, Any] = {}
 
 
 def polyline(image: Image, pixels: NDArray[np.float64], colour: Colour, thickness: int = 1) -> None:
@@ -166,7 +167,7 @@ class BirdsEye:
 
     width: int
     height: int
-    ahead_m: float = 55.0
+    ahead_m: float = 62.0
     behind_m: float = 9.0
 
     def __post_init__(self) -> None:

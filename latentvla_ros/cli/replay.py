@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -244,7 +245,7 @@ def play(
 ) -> Recording:
     """Start planner and gate, play the bag to them, stop them; return what they said."""
     from latentvla_ros.cli.replay_session import NodeSettings, ReplaySession
-    from latentvla_ros.cli.replay_streams import streams_of, timed_messages
+    from latentvla_ros.cli.replay_streams import opened, streams_of, timed_messages
 
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupt)
@@ -272,9 +273,9 @@ def play(
             flush=True,
         )
         with ReplaySession(nodes, streams_of(inputs)) as session:
+            messages = opened(timed_messages(bag, inputs, start_ns, end_ns, shift_ns))
             session.get_ready(start_ns + shift_ns)
             bar = _Progress((end_ns - start_ns) * 1e-9)
-            messages = timed_messages(bag, inputs, start_ns, end_ns, shift_ns)
             session.play(messages, start_ns + shift_ns, settings.rate, bar)
             bar.close()
             session.settle(settings.rate)
@@ -303,7 +304,7 @@ def save_plans(recording: Recording, path: Path) -> None:
 def _film(
     bag: BagFile,
     inputs: ReplayInputs,
-    models: dict[str, CameraModel],
+    models: Mapping[str, CameraModel],
     recording: Recording,
     path: DrivenPath,
     settings: ReplaySettings,

@@ -149,7 +149,7 @@ class ReplaySession:
             self.gate.check()
 
     def get_ready(self, start_ns: int) -> None:
-        """Configure and activate the planner and wait until every input is matched.
+        """Configure the planner, wait until every input is matched, and activate it.
 
         Args:
             start_ns: what /clock shows when the play starts; until then it creeps towards it.
@@ -169,8 +169,9 @@ class ReplaySession:
         try:
             if not self.player.change_state(PLANNER, "configure", _START_TIMEOUT_S, alive):
                 raise self._refusal("configure")
-            self._activate(alive)
+            # Matched first: an active planner that hears nothing soon complains, and rightly.
             self.player.wait_for_subscribers(_MATCH_TIMEOUT_S, alive)
+            self._activate(alive)
         except PlayerError as error:
             raise CommandError(error.name, str(error), f"see {self.planner.log_path}") from None
 

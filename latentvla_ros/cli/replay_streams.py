@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Collection, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,12 @@ def timed_messages(
     for message in read_ahead(bag.path, topics, start_ns, end_ns):
         due_ns = message.stamp_ns + shift_ns
         yield TimedMessage(due_ns, message.topic, _stamp(message), message.data)
+
+
+def opened(messages: Iterator[TimedMessage]) -> Iterator[TimedMessage]:
+    """Return ``messages`` with the bag opened and the first of them read, which takes a while."""
+    head = list(islice(messages, 1))
+    return chain(head, messages)
 
 
 def _stamp(message: BagMessage) -> int:

@@ -43,7 +43,9 @@ def summarise(
     notes = Counter(
         f"{_LEVELS[d.level]}: {d.name}: {d.message}"
         for d in recording.diagnostics
-        if d.level in _LEVELS and d.received_s <= recording.played_until_s
+        if d.level in _LEVELS
+        # The node's rates are those of the last seconds: give them one.
+        and recording.played_from_s + 1.0 <= d.received_s <= recording.played_until_s
     )
     stages = stage_percentiles(recording.statuses)
     return {

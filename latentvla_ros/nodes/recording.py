@@ -118,7 +118,7 @@ class Recording:
         plans, gated, statuses, gate_statuses, diagnostics: in the order of receipt.
         published: messages played by topic.
         lateness_s: (messages,) how late each message was published against its schedule.
-        played_until_s: steady time at which the last message was published.
+        played_from_s, played_until_s: steady times of the first and the last message played.
         wall_s: steady seconds that the playing took.
         exit_codes: of the nodes' processes, by name; None where one was not told to end yet.
     """
@@ -130,6 +130,7 @@ class Recording:
     diagnostics: list[DiagnosticSample] = field(default_factory=list)
     published: dict[str, int] = field(default_factory=dict)
     lateness_s: list[float] = field(default_factory=list)
+    played_from_s: float = float("-inf")
     played_until_s: float = float("inf")
     wall_s: float = 0.0
     exit_codes: dict[str, int | None] = field(default_factory=dict)

@@ -130,6 +130,7 @@ class ReplayPlayer:
         self._clock_ns = 0
         self._published_s: dict[tuple[str, int], float] = {}
         self._heard: dict[str, list[RawMessage]] = {}
+        self._outputs: list[str] = []
         self._planner, self._gate = planner, gate
         self._listen("plans", f"{planner}/output/trajectory", "latentvla_msgs/msg/Trajectory")
         self._listen(
@@ -148,7 +149,7 @@ class ReplayPlayer:
         self._published: dict[str, int] = dict.fromkeys(self._publishers, 0)
         self._lateness_s: list[float] = []
         self._wall_s = 0.0
-        self._played_until_s = float("inf")
+        self._played_from_s, self._played_until_s = float("-inf"), float("inf")
 
     def __enter__(self) -> ReplayPlayer:
         self._thread.start()
@@ -172,6 +173,7 @@ class ReplayPlayer:
 
     def _listen(self, key: str, topic: str, type_name: str, latched: bool = False) -> None:
         heard = self._heard.setdefault(key, [])
+        self._outputs.append(topic)
 
         def keep(data: bytes) -> None:
             now_ns = time.time_ns() if self._clock is None else self._clock_ns
@@ -234,18 +236,18 @@ class ReplayPlayer:
         return bool(future.result().success)
 
     def wait_for_subscribers(self, timeout_s: float, alive: Callable[[], None]) -> None:
-        """Wait until every expected stream, and /clock, has a matched subscription.
+        """Wait until every expected stream is matched, and /clock and the outputs by all nodes.
 
         Raises:
-            PlayerError: naming the topics that nobody listens to.
+            PlayerError: naming the topics that are not.
         """
         deadline = time.monotonic() + timeout_s
         while missing := self._unmatched():
             alive()
             if time.monotonic() > deadline:
                 raise PlayerError(
-                    "no-subscriber",
-                    f"nobody subscribed to {', '.join(missing)} in {timeout_s:.0f} s",
+                    "not-matched",
+                    f"{', '.join(missing)} not matched by the nodes in {timeout_s:.0f} s",
                 )
             time.sleep(0.02)
 
@@ -255,8 +257,14 @@ class ReplayPlayer:
             for topic, publisher in self._publishers.items()
             if self._streams[topic].expects_subscriber and not publisher.get_subscription_count()
         ]
-        if self._clock is not None and not self._clock.get_subscription_count():
+        nodes = 2 if self._gate is not None else 1
+        if self._clock is not None and self._clock.get_subscription_count() < nodes:
             topics.append("/clock")
+        topics += [topic for topic in self._outputs if not self._node.count_publishers(topic)]
+        # The planner's trajectories go to us and to the gate.
+        plans = f"{self._planner}/output/trajectory"
+        if self._node.count_subscribers(plans) < nodes:
+            topics.append(plans)
         return topics
 
     def _wait(
@@ -295,7 +303,7 @@ class ReplayPlayer:
             alive: called about four times a second; raises to stop.
             on_progress: called likewise with the seconds of the recording played.
         """
-        origin = time.monotonic() + 0.05
+        self._played_from_s = origin = time.monotonic() + 0.02
         next_tick = next_check = origin
         shift_ns = time.time_ns() + round((origin - time.monotonic()) * 1e9) - start_ns
         for message in messages:
@@ -341,6 +349,7 @@ class ReplayPlayer:
         recording.published = dict(self._published)
         recording.lateness_s = list(self._lateness_s)
         recording.wall_s = self._wall_s
+        recording.played_from_s = self._played_from_s
         recording.played_until_s = self._played_until_s
         return recording
 
