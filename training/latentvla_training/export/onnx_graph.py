@@ -12,6 +12,7 @@ import io
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,20 +84,50 @@ def export_onnx(planner: StudentPlanner, path: Path) -> None:
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
+            optimize=False,  # see _simplify
             verbose=False,
         )
     assert program is not None
+    _simplify(program.model)
     model = program.model_proto
     store_weights_in_half(model)
+    _strip_origins(model)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
 
-def store_weights_in_half(model: object) -> None:
+def _simplify(model: Any) -> None:
+    """Fold constants of an onnxscript IR model, in place.
+
+    The exporter's own optimiser would also fold batch normalisation into weights, which then are not
+    the network's any more and do not fit half precision; ONNX Runtime folds it when it loads.
+    """
+    from onnx_ir.passes import common
+    from onnxscript import optimizer
+
+    common.InlinePass()(model)
+    optimizer.fold_constants(model)
+    optimizer.remove_unused_nodes(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.DeduplicateInitializersPass()(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    optimizer.fold_constants(model)
+    optimizer.remove_unused_nodes(model)
+
+
+def _strip_origins(model: Any) -> None:
+    """Remove the stack traces that the exporter leaves in every node (a quarter of the file)."""
+    graph = model.graph
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, graph, model):
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def store_weights_in_half(model: Any) -> None:
     """Turn the large float32 initializers of an ONNX model into fp16 ones followed by a Cast."""
     from onnx import TensorProto, helper, numpy_helper
 
-    graph = model.graph  # type: ignore[attr-defined]
+    graph = model.graph
     casts = []
     for initializer in graph.initializer:
         if initializer.data_type != TensorProto.FLOAT:
