@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import savgol_filter
 
+from latentvla_ros.contract import ContractError
 from latentvla_training.scoring.comfort import LOWER_BOUNDS, UPPER_BOUNDS
 
 BENCHMARK_ROUTES = 220
@@ -61,21 +62,18 @@ class RouteResult:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.completion_percent <= 100.0:
-            raise ValueError(
-                f"RouteResult.completion_percent must lie in [0, 100], "
-                f"got {self.completion_percent}"
+            raise ContractError(
+                "RouteResult.completion_percent", self.completion_percent, "0 ... 100"
             )
         for kind, number in self.infractions.items():
             if kind not in PENALTIES and kind not in UNPENALISED:
                 known = ", ".join([*PENALTIES, *UNPENALISED])
-                raise ValueError(f"unknown infraction {kind!r}, expected one of: {known}")
+                raise ContractError("RouteResult.infractions", kind, f"one of: {known}")
             if number < 0:
-                raise ValueError(f"RouteResult.infractions[{kind!r}] must be >= 0, got {number}")
+                raise ContractError(f"RouteResult.infractions[{kind}]", number, ">= 0")
         for percent in self.off_lane_percents:
             if not 0.0 <= percent <= 100.0:
-                raise ValueError(
-                    f"RouteResult.off_lane_percents must lie in [0, 100], got {percent}"
-                )
+                raise ContractError("RouteResult.off_lane_percents", percent, "0 ... 100")
 
     @property
     def penalty(self) -> float:
@@ -128,15 +126,15 @@ def summarise(
     """Aggregate routes; missing ones count 0.
 
     Raises:
-        ValueError: on more routes than expected or a route that reported twice.
+        ContractError: on more routes than expected or a route that reported twice.
     """
     names = [result.route for result in results]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"routes reported more than once: {', '.join(repeated)}")
+        raise ContractError("results", repeated, "every route once")
     if len(results) > expected_routes or expected_routes < 1:
-        raise ValueError(
-            f"{len(results)} routes reported, expected at most expected_routes={expected_routes}"
+        raise ContractError(
+            "results", f"{len(results)} routes", f"at most expected_routes={expected_routes}"
         )
     efficiencies = [r.efficiency for r in results if r.efficiency is not None]
     return ClosedLoopSummary(
@@ -160,14 +158,12 @@ def driving_smoothness(
         longitudinal_acceleration, lateral_acceleration, yaw_rate: (T,) m/s^2, rad/s.
 
     Raises:
-        ValueError: on different lengths or fewer than 3 samples.
+        ContractError: on different lengths or fewer than 3 samples.
     """
     signals = [longitudinal_acceleration, lateral_acceleration, yaw_rate]
     length = len(yaw_rate)
     if any(np.shape(signal) != (length,) for signal in signals) or length < 3:
-        raise ValueError(
-            f"signals have shapes {[np.shape(s) for s in signals]}, expected three (T >= 3,)"
-        )
+        raise ContractError("signals", [np.shape(s) for s in signals], "three of shape (T >= 3,)")
     if length <= SMOOTHNESS_SEGMENT:
         return float(_segment_is_smooth(*signals))
     smooth = [

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from latentvla_ros.contract import ContractError
+
 MISS_THRESHOLD_M = 2.0
 MissConvention = Literal["argoverse", "nuscenes"]
 
@@ -18,12 +20,11 @@ def displacement(predicted: Tensor, target: Tensor) -> Tensor:
     """Euclidean error (..., T) of positions (..., T, >= 2); batch axes broadcast.
 
     Raises:
-        ValueError: when the numbers of steps differ or there is no step.
+        ContractError: when the numbers of steps differ or there is no step.
     """
     if predicted.shape[-2] != target.shape[-2] or predicted.shape[-2] == 0:
-        raise ValueError(
-            f"trajectories have {predicted.shape[-2]} and {target.shape[-2]} steps, "
-            "expected the same number > 0"
+        raise ContractError(
+            "steps", (predicted.shape[-2], target.shape[-2]), "the same number > 0 of both"
         )
     return torch.sqrt(((predicted[..., :2] - target[..., :2]) ** 2).sum(-1))
 
@@ -70,7 +71,7 @@ def miss_rate(
             future only.
 
     Raises:
-        ValueError: on an unknown convention.
+        ContractError: on an unknown convention.
     """
     error = displacement(modes, target.unsqueeze(-3))
     if convention == "argoverse":
@@ -78,5 +79,5 @@ def miss_rate(
     elif convention == "nuscenes":
         best = error.amax(-1).amin(-1)
     else:
-        raise ValueError(f"convention must be 'argoverse' or 'nuscenes', got {convention!r}")
+        raise ContractError("convention", convention, "'argoverse' or 'nuscenes'")
     return float((best > threshold_m).to(torch.float64).mean())

@@ -19,6 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from latentvla_ros.contract import ContractError
+
 Convention = Literal["uniad", "stp3"]
 
 STEPS = 6
@@ -69,7 +71,7 @@ def evaluate_open_loop(
         convention: which of the two.
 
     Raises:
-        ValueError: on wrong shapes, an unknown convention, non-finite plans, or no sample that
+        ContractError: on wrong shapes, an unknown convention, non-finite plans, or no sample that
             the convention counts.
     """
     count = len(plans)
@@ -80,18 +82,18 @@ def evaluate_open_loop(
         ("occupancy", occupancy, (count, STEPS, GRID_CELLS, GRID_CELLS)),
     ):
         if tuple(value.shape) != shape:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {shape}")
+            raise ContractError(f"{name}.shape", tuple(value.shape), str(shape))
     if not bool(torch.isfinite(plans[..., :2]).all()):
-        raise ValueError("plans hold NaN or infinity")
+        raise ContractError("plans", "NaN or infinity", "finite positions")
     if convention not in ("uniad", "stp3"):
-        raise ValueError(f"convention must be 'uniad' or 'stp3', got {convention!r}")
+        raise ContractError("convention", convention, "'uniad' or 'stp3'")
     if convention == "stp3":
         complete = valid.all(-1)
         plans, targets, valid, occupancy = (
             value[complete] for value in (plans, targets, valid, occupancy)
         )
     if len(plans) == 0:
-        raise ValueError(f"no sample to average over under the {convention!r} convention")
+        raise ContractError("samples", 0, f"at least one that {convention!r} counts")
     plans, targets = plans[..., :2].to(torch.float64), targets[..., :2].to(torch.float64)
     targets = torch.where(valid[..., None], targets, 0.0)
     squared = ((plans - targets) ** 2).sum(-1)
@@ -150,7 +152,10 @@ def box_collisions(positions: Tensor, occupancy: Tensor) -> Tensor:
 
 
 def center_collisions(positions: Tensor, occupancy: Tensor) -> Tensor:
-    """Flags (N, 6): the cell under ``positions`` (N, 6, 2) is taken; off the grid it is not."""
+    """Flags (N, 6): the cell of ``positions`` (N, 6, 2) is taken; off the grid it is not.
+
+    As published, truncation counts from the *centre* of the first cell: half a cell early.
+    """
     row = ((positions[..., 0] - FIRST_CELL_CENTER_M) / CELL_M).trunc().to(torch.int64)
     column = ((-positions[..., 1] - FIRST_CELL_CENTER_M) / CELL_M).trunc().to(torch.int64)
     on_grid = (row >= 0) & (row < GRID_CELLS) & (column >= 0) & (column < GRID_CELLS)

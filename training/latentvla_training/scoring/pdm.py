@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from latentvla_ros.contract import ContractError
 from latentvla_training.scoring.aggregation import (
     FrameScores,
     epdms,
@@ -109,7 +110,7 @@ def score_pdms(
         normalization: progress relative to the reference alone, or to the whole batch.
 
     Raises:
-        ValueError: on shapes that do not match.
+        ContractError: on shapes that do not match.
     """
     plans, reason = _checked(scenes, plans, mask)
     states, reason = _simulate_batch(scenes, plans, reason)
@@ -139,7 +140,7 @@ def score_epdms(
             False, a frame has no predecessor and drops EC.
 
     Raises:
-        ValueError: on shapes that do not match, or previous plans without history.
+        ContractError: on shapes that do not match, or previous plans without history.
     """
     plans, reason = _checked(scenes, plans, mask)
     states, reason = _simulate_batch(scenes, plans, reason)
@@ -181,11 +182,11 @@ def score_human(scenes: SceneBatch) -> FrameScores:
 def _checked(scenes: SceneBatch, plans: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return plans with unusable ones replaced by standing still, and the reasons (S, K)."""
     if plans.ndim != 4 or plans.shape[0] != len(scenes) or plans.shape[2:] != (PLAN_STEPS, 3):
-        raise ValueError(
-            f"plans have shape {tuple(plans.shape)}, expected ({len(scenes)}, K, {PLAN_STEPS}, 3)"
+        raise ContractError(
+            "plans.shape", tuple(plans.shape), f"({len(scenes)}, K, {PLAN_STEPS}, 3)"
         )
     if mask is not None and mask.shape != plans.shape[:2]:
-        raise ValueError(f"mask has shape {tuple(mask.shape)}, expected {tuple(plans.shape[:2])}")
+        raise ContractError("mask.shape", tuple(mask.shape), str(tuple(plans.shape[:2])))
     plans = plans.to(scenes.ego)
     reason = torch.zeros(plans.shape[:2], dtype=torch.uint8, device=plans.device)
     finite = torch.isfinite(plans).flatten(2).all(-1)
@@ -236,7 +237,7 @@ def _companion(scenes: SceneBatch, normalization: Normalization) -> Tensor | Non
         return torch.zeros(len(scenes), dtype=torch.int64, device=scenes.ego.device)
     if normalization == "batch":
         return None
-    raise ValueError(f"normalization must be 'pair' or 'batch', got {normalization!r}")
+    raise ContractError("normalization", normalization, "'pair' or 'batch'")
 
 
 def _candidates(frame: FrameScores) -> FrameScores:
@@ -253,14 +254,15 @@ def _extended_comfort(
     reason: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if previous_plans.shape != (*reason.shape, PLAN_STEPS, 3):
-        raise ValueError(
-            f"previous_plans have shape {tuple(previous_plans.shape)}, "
-            f"expected {(*reason.shape, PLAN_STEPS, 3)}"
+        raise ContractError(
+            "previous_plans.shape",
+            tuple(previous_plans.shape),
+            str((*reason.shape, PLAN_STEPS, 3)),
         )
     known = torch.ones_like(scenes.history_mask) if previous_mask is None else previous_mask
     known = known.to(scenes.ego.device)
     if bool((known & ~scenes.history_mask).any()):
-        raise ValueError("previous_plans need the history of their scenes, found none")
+        raise ContractError("history_mask", False, "history of every scene with a previous plan")
     plans = previous_plans.to(scenes.ego)
     initial = scenes.history[:, PREVIOUS_HISTORY_ROW, :STATE_SIZE]
     initial = torch.where(known[:, None], initial, 0.0)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latentvla_ros.contract import ContractError
 from latentvla_training.data.scene import Scene
 from latentvla_training.scoring.vehicle import NUM_STATES, STATE_SIZE
 from latentvla_training.world.road_map import Layer
@@ -127,10 +128,10 @@ class SceneBatch:
         """Pad scenes to a float64 CPU batch.
 
         Raises:
-            ValueError: on no scene at all, or arrays of the wrong shape (names the field).
+            ContractError: on no scene at all, or arrays of the wrong shape (names the field).
         """
         if not scenes:
-            raise ValueError("SceneBatch.from_arrays: expected at least one scene, got none")
+            raise ContractError("scenes", 0, "at least one scene")
         for number, scene in enumerate(scenes):
             _check_shapes(number, scene)
         count = len(scenes)
@@ -238,12 +239,12 @@ def scene_arrays(scene: Scene) -> SceneArrays:
     """Take from a project Scene what the scores need.
 
     Raises:
-        ValueError: when the scene has no PDM reference (NaN), which EP cannot do without.
+        ContractError: when the scene has no PDM reference (NaN), which EP cannot do without.
     """
     labels = scene.labels
     if not np.isfinite(labels.pdm_reference_10hz).all():
-        raise ValueError(
-            f"scene {scene.token}: pdm_reference_10hz must be finite to score it, found NaN"
+        raise ContractError(
+            f"{scene.token}.pdm_reference_10hz", "NaN", "finite poses: EP is relative to them"
         )
     offsets = labels.polygon_offset
     return SceneArrays(
@@ -288,21 +289,26 @@ def _check_shapes(number: int, scene: SceneArrays) -> None:
     for name, shape in expected.items():
         found = np.shape(getattr(scene, name))
         if found != shape:
-            raise ValueError(f"scene {number}: {name} has shape {found}, expected {shape}")
+            raise ContractError(f"scenes[{number}].{name}.shape", found, str(shape))
     if scene.centerline.ndim != 2 or scene.centerline.shape[1] != 2 or len(scene.centerline) < 2:
-        raise ValueError(
-            f"scene {number}: centerline has shape {scene.centerline.shape}, expected (C >= 2, 2)"
+        raise ContractError(
+            f"scenes[{number}].centerline.shape", scene.centerline.shape, "(C >= 2, 2)"
         )
     for index, ring in enumerate(scene.polygons):
         if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3:
-            raise ValueError(
-                f"scene {number}: polygon {index} has shape {ring.shape}, expected (V >= 3, 2)"
+            raise ContractError(
+                f"scenes[{number}].polygons[{index}].shape", ring.shape, "(V >= 3, 2)"
             )
     if lights and not (0 <= scene.light_polygon.min() <= scene.light_polygon.max() < polygons):
-        raise ValueError(
-            f"scene {number}: light_polygon must lie in [0, {polygons}), "
-            f"found {scene.light_polygon.min()} ... {scene.light_polygon.max()}"
+        raise ContractError(
+            f"scenes[{number}].light_polygon",
+            (int(scene.light_polygon.min()), int(scene.light_polygon.max())),
+            f"indices in [0, {polygons})",
         )
     layers = [int(v) for v in Layer]
     if polygons and not np.isin(scene.polygon_layer, layers).all():
-        raise ValueError(f"scene {number}: polygon_layer must be one of {layers}")
+        raise ContractError(
+            f"scenes[{number}].polygon_layer",
+            sorted({int(v) for v in scene.polygon_layer}),
+            f"values among {layers}",
+        )

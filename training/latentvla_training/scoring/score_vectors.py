@@ -78,9 +78,7 @@ class VectorReport:
         """
         found, expected = _array(ours), _array(theirs)
         if found.shape != expected.shape:
-            raise VectorFileError(
-                f"column {name}: file has shape {expected.shape}, scores have {found.shape}"
-            )
+            raise VectorFileError(f"column {name}.shape", expected.shape, str(found.shape))
         report = self.columns.setdefault(name, ColumnReport(kind))
         deviation = _deviation(found, expected)
         if kind == STATE:
@@ -290,7 +288,7 @@ def _compare_comfort(report: VectorReport, path: str | Path) -> None:
     arrays = load_npz(path)
     missing = [key for key in ("states", "states_b") if key not in arrays]
     if missing:
-        raise VectorFileError(f"{path}: arrays missing: {', '.join(missing)}")
+        raise VectorFileError(str(path), f"no {', '.join(missing)}", "states and states_b")
     states, other = torch.from_numpy(arrays["states"]), torch.from_numpy(arrays["states_b"])
     report.cases += len(states)
     comfortable, rms = extended_comfort(states, other, interval_steps=0)
@@ -318,5 +316,5 @@ def _compare_two_stage(report: VectorReport, path: str | Path) -> None:
             ours: dict[str, float] = getattr(result, stage)
             for name, value in expected.items():
                 if name not in ours:
-                    raise VectorFileError(f"{path}: unknown column {name!r} in {stage}")
+                    raise VectorFileError(f"{path}: {stage}", name, f"one of: {', '.join(ours)}")
                 report.compare(f"two_stage_{stage}:{name}", SCORE, ours[name], value)

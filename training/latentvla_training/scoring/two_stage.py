@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from latentvla_ros.contract import ContractError
 from latentvla_training.scoring.aggregation import FrameScores, epdms
 
 Values = NDArray[np.float64]
@@ -92,14 +93,14 @@ def aggregate_two_stage(
         groups: at least one, each with at least one synthetic pair.
 
     Raises:
-        ValueError: on a missing column or token, a group without second stage, or no groups.
+        ContractError: on a missing column or token, a group without second stage, or no groups.
     """
     needed = [*SCORE_COLUMNS, "endpoint_x", "endpoint_y", "start_point_x", "start_point_y"]
     missing = [name for name in needed if name not in columns]
     if missing:
-        raise ValueError(f"two-stage columns missing: {', '.join(missing)}")
+        raise ContractError("columns", f"no {', '.join(missing)}", "all score and position columns")
     if not groups:
-        raise ValueError("two-stage aggregation: expected at least one group, got none")
+        raise ContractError("groups", 0, "at least one")
     row = {token: i for i, token in enumerate(tokens)}
     endpoint = np.stack([columns["endpoint_x"], columns["endpoint_y"]], axis=-1)
     start = np.stack([columns["start_point_x"], columns["start_point_y"]], axis=-1)
@@ -110,13 +111,15 @@ def aggregate_two_stage(
     stages: list[tuple[int, NDArray[np.int64]]] = []  # first-stage row, second-stage rows
     for group in groups:
         if not group.second_stage:
-            raise ValueError(f"two-stage group {group.now}: no second-stage frames")
+            raise ContractError(f"groups[{group.now}].second_stage", 0, "at least one pair")
         for member, first in enumerate((group.now, group.previous)):
             try:
                 head = row[first]
                 rows = np.array([row[pair[member]] for pair in group.second_stage])
             except KeyError as error:
-                raise ValueError(f"two-stage group {group.now}: unknown frame {error}") from error
+                raise ContractError(
+                    f"groups[{group.now}]", f"frame {error}", "frames among the tokens"
+                ) from error
             # A frame in several groups keeps what was written last, as NAVSIM's table does.
             weight[head] = 1.0
             weight[rows] = kernel_weights(endpoint[head], start[rows])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latentvla_ros.contract import ContractError
 from latentvla_training.scoring.scene_batch import SceneArrays, SceneBatch
 from latentvla_training.scoring.two_stage import Group
 
@@ -44,8 +45,8 @@ INPUT_KEYS = (
 )
 
 
-class VectorFileError(ValueError):
-    """A vector file cannot be read; the message names the file, what was found and expected."""
+class VectorFileError(ContractError):
+    """A vector file cannot be read; the message names it, what was found and expected."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def load_npz(path: str | Path) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise VectorFileError(f"{path}: expected an npz file of plain arrays: {error}") from error
+        raise VectorFileError(str(path), str(error), "an npz file of plain arrays") from error
 
 
 def load_vectors(path: str | Path) -> ScoringVectors:
@@ -89,7 +90,7 @@ def load_vectors(path: str | Path) -> ScoringVectors:
     arrays = load_npz(path)
     missing = [key for key in INPUT_KEYS if key not in arrays]
     if missing:
-        raise VectorFileError(f"{path}: arrays missing: {', '.join(missing)}")
+        raise VectorFileError(str(path), f"no {', '.join(missing)}", "all input arrays")
     count = len(arrays["ego"])
     for key, shape in {
         "ego": (count, 11),
@@ -100,11 +101,11 @@ def load_vectors(path: str | Path) -> ScoringVectors:
         "prev_cand": arrays["cand"].shape,
     }.items():
         if arrays[key].shape != shape:
-            raise VectorFileError(f"{path}: {key} has shape {arrays[key].shape}, expected {shape}")
+            raise VectorFileError(f"{path}: {key}.shape", arrays[key].shape, str(shape))
     try:
         scenes = tuple(_scene(arrays, i) for i in range(count))
     except IndexError as error:
-        raise VectorFileError(f"{path}: offsets do not fit the arrays: {error}") from error
+        raise VectorFileError(f"{path}: offsets", str(error), "to fit the arrays") from error
     results = {key: value for key, value in arrays.items() if key not in INPUT_KEYS}
     plans, previous = (np.asarray(arrays[key], np.float64) for key in ("cand", "prev_cand"))
     return ScoringVectors(scenes, plans, previous, results)
@@ -164,7 +165,7 @@ def load_two_stage(path: str | Path) -> list[TwoStageCase]:
         cases = json.loads(Path(path).read_text(encoding="utf-8"))
         return [_two_stage_case(case) for case in cases]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VectorFileError(f"{path}: expected two-stage cases in JSON: {error!r}") from error
+        raise VectorFileError(str(path), repr(error), "two-stage cases in JSON") from error
 
 
 def _two_stage_case(case: dict[str, object]) -> TwoStageCase:

@@ -12,6 +12,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from latentvla_ros.contract import ContractError
+
 
 class StateIndex(IntEnum):
     """Columns of a simulated state; the reference point is the rear axle, body-frame vectors."""
@@ -53,7 +55,7 @@ class Vehicle:
         for name in ("width", "front", "rear", "wheelbase"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0.0):
-                raise ValueError(f"Vehicle.{name} must be finite and > 0, got {value}")
+                raise ContractError(f"Vehicle.{name}", value, "finite and > 0")
 
     @property
     def length(self) -> float:
