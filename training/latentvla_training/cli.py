@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from latentvla_ros.contract import ContractError
+from latentvla_training.scoring.commands import BenchScoring, ScoreVectors
 
 
 def runs_folder() -> Path:
@@ -69,6 +70,8 @@ class WorldMake:
 Commands = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[WorldMake, tyro.conf.subcommand("world-make")]
+    | Annotated[ScoreVectors, tyro.conf.subcommand("score-vectors")]
+    | Annotated[BenchScoring, tyro.conf.subcommand("bench-scoring")]
 )
 
 
