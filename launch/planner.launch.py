@@ -2,7 +2,7 @@
 
     ros2 launch latentvla_ros planner.launch.py rig:=FILE odometry:=/localization/odometry
 
-The rig file says which topic each camera is on; the remaps are made from it. Nothing here touches the
+The rig file says which topic each camera is on; the remaps are made from it. Nothing touches the
 DDS set-up: the shipped Fast DDS profile (config/fastdds.xml) belongs in the environment of the
 process that publishes the images. `fastdds_profile:=FILE` sets it for our nodes too, which only raw
 images need.
@@ -15,10 +15,10 @@ from pathlib import Path
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
-    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
+    TimerAction,
 )
 from launch.events import matches_action
 from launch.launch_context import LaunchContext
@@ -48,6 +48,10 @@ ARGUMENTS = (
     ("fastdds_profile", "", "Fast DDS profile for our nodes; see config/fastdds.xml"),
     ("log_level", "info", "of both nodes"),
 )
+
+
+#: Activation is asked for again after so long, in s, while the bundle is being loaded.
+RETRY_S = 0.5
 
 
 def _truth(name: str, text: str) -> bool:
@@ -115,7 +119,7 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def _autostart(planner: LifecycleNode) -> list[LaunchDescriptionEntity]:
-    """Configure at once; activate when configured, and again where the bundle was still loading."""
+    """Configure at once; activate when configured, and again while the bundle is being loaded."""
 
     def change(transition: int) -> EmitEvent:
         return EmitEvent(
@@ -128,24 +132,15 @@ def _autostart(planner: LifecycleNode) -> list[LaunchDescriptionEntity]:
         RegisterEventHandler(
             OnStateTransition(
                 target_lifecycle_node=planner,
-                start_state="configuring",
+                start_state=start,
                 goal_state="inactive",
                 entities=[
-                    LogInfo(msg="planner_node is configured; activating it."),
-                    change(Transition.TRANSITION_ACTIVATE),
+                    TimerAction(period=RETRY_S, actions=[change(Transition.TRANSITION_ACTIVATE)])
                 ],
             )
-        ),
-        RegisterEventHandler(
-            OnStateTransition(
-                target_lifecycle_node=planner,
-                start_state="activating",
-                goal_state="inactive",
-                entities=[change(Transition.TRANSITION_ACTIVATE)],
-            )
-        ),
-        change(Transition.TRANSITION_CONFIGURE),
-    ]
+        )
+        for start in ("configuring", "activating")
+    ] + [change(Transition.TRANSITION_CONFIGURE)]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -6,6 +6,7 @@ inference thread. ``Pipeline`` is what runs between configure and cleanup.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -256,6 +257,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        # Launch and the terminal both pass Ctrl-C on: the second must not break the orderly end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         node.close()
         executor.shutdown()
         node.destroy_node()
