@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from latentvla_ros.model.attention import DecoderLayer
 from latentvla_ros.model.bev import BevEncoder
 from latentvla_ros.model.config import PlannerConfig
-from latentvla_ros.model.ego_encoder import EgoEncoder
+from latentvla_ros.model.ego_encoder import EgoEncoder, EgoPrior
 from latentvla_ros.model.image_encoder import ImageEncoder
 from latentvla_ros.model.precision import full_precision
 from latentvla_ros.model.proposals import ProposalHead
@@ -29,6 +29,7 @@ class Encoded:
         image_features: (B, V, C, h, w) at stride 8.
         bev: (B, D, X, Y). memory: (B, S, D) BEV, view and ego tokens.
         context: (B, K, D) what the plan depends on. ego: (B, D) float32.
+        prior: increments and raw curvatures (B, 8) that the ego's own motion suggests.
     """
 
     image_features: Tensor
@@ -36,6 +37,7 @@ class Encoded:
     memory: Tensor
     context: Tensor
     ego: Tensor
+    prior: tuple[Tensor, Tensor]
 
 
 class ViewTokens(nn.Module):
@@ -91,6 +93,7 @@ class StudentPlanner(nn.Module):
         self.image_encoder = ImageEncoder(config.backbone, config.image_channels)
         self.bev_encoder = BevEncoder(config)
         self.ego_encoder = EgoEncoder(width)
+        self.ego_prior = EgoPrior()
         self.view_tokens = ViewTokens(config)
         self.patch = nn.Conv2d(width, width, config.patch, stride=config.patch)
         tokens = (config.bev_cells[0] // config.patch[0]) * (config.bev_cells[1] // config.patch[1])
@@ -123,9 +126,8 @@ class StudentPlanner(nn.Module):
         command: Tensor,
     ) -> Encoded:
         """Fuse image features (B, V, C, h, w) with calibration and ego state into tokens."""
-        ego_tokens, ego = self.ego_encoder(
-            ego_history, ego_history_mask, ego_dynamics, ego_dynamics_mask, command
-        )
+        status = (ego_history, ego_history_mask, ego_dynamics, ego_dynamics_mask, command)
+        ego_tokens, ego = self.ego_encoder(*status)
         lifted = self.bev_encoder.lift(image_features, view_mask, intrinsics, ego_from_camera)
         bev = self.bev_encoder(lifted, ego)
         patches = self.patch(bev).flatten(2).transpose(1, 2)  # (B, tokens, D)
@@ -136,25 +138,13 @@ class StudentPlanner(nn.Module):
         for layer in self.context_layers:
             context = layer(context, memory)
         context = self.context_norm(context)
-        return Encoded(image_features, bev, memory, context, ego)
+        return Encoded(image_features, bev, memory, context, ego, self.ego_prior(*status))
 
-    def decode(
-        self,
-        encoded: Encoded,
-        ego_dynamics: Tensor,
-        ego_dynamics_mask: Tensor,
-        latent_states: Tensor | None,
-    ) -> tuple[list[Tensor], Tensor]:
+    def decode(self, encoded: Encoded, latent_states: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """Return candidates (B, M, 8, 3) of every round and scores (B, M) of the last."""
         memory = torch.cat([encoded.memory, encoded.context.to(encoded.memory.dtype)], dim=1)
         return self.head(
-            encoded.bev,
-            memory,
-            encoded.context,
-            encoded.ego,
-            ego_dynamics,
-            ego_dynamics_mask,
-            latent_states,
+            encoded.bev, memory, encoded.context, encoded.ego, encoded.prior, latent_states
         )
 
     def forward(
@@ -186,5 +176,5 @@ class StudentPlanner(nn.Module):
             command,
         )
         states, logits = self.reasoner(encoded.memory)
-        rounds, scores = self.decode(encoded, ego_dynamics, ego_dynamics_mask, states)
+        rounds, scores = self.decode(encoded, states)
         return rounds[-1].float(), scores.float(), logits.float()

@@ -2,8 +2,8 @@
 
 After iPad (method.md section 7): each round looks at the BEV where its own proposal drives
 (references detached), at the scene's tokens and at the other proposals. Ours differs in what a
-proposal is: path increments and curvatures around the ego's own motion, integrated to poses, so that
-the first proposals are already kinematic rollouts and standstill is exact.
+proposal is: path increments and curvatures around the ego prior's, integrated to poses, so that the
+first proposals are kinematic rollouts already.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from latentvla_ros.contract import KNOT_INTERVAL_S, NUM_KNOTS
 from latentvla_ros.model.attention import DecoderLayer, GatedFusion
 from latentvla_ros.model.bev import to_bev_grid
 from latentvla_ros.model.config import PlannerConfig
-from latentvla_ros.model.kinematics import MAX_CURVATURE, bounded_curvature, rollout
+from latentvla_ros.model.kinematics import bounded_curvature, rollout
 from latentvla_ros.model.precision import full_precision
 
 #: The BEV is also read this far (m) beyond a proposal's end, where leaders and stop lines are.
@@ -77,17 +77,19 @@ class ProposalHead(nn.Module):
         self.score = nn.Sequential(
             nn.Linear(2 * width, width), nn.GELU(approximate="tanh"), nn.Linear(width, 1)
         )
+        # At first the proposal nearest to the prior is selected, not an arbitrary one.
+        spread = 0.5 * acceleration.abs().amax(dim=1) + 20.0 * curvature.abs().amax(dim=1)
+        self.score_bias = nn.Parameter(-spread)
         times = (torch.arange(NUM_KNOTS, dtype=torch.float32) + 0.5) * KNOT_INTERVAL_S
         self.register_buffer("times", times, persistent=False)
 
-    def _first_controls(self, dynamics: Tensor, dynamics_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return increments (B, M, 8) m and raw curvatures (B, M, 8) around the ego's motion."""
-        state = dynamics * dynamics_mask.to(torch.float32)
-        speed, yaw_rate = state[:, 0], state[:, 2]
-        own = (yaw_rate / speed.clamp(min=2.0)).clamp(-MAX_CURVATURE, MAX_CURVATURE)
-        gain = self.acceleration * self.times  # (M, 8) m/s
-        speeds = functional.relu(speed[:, None, None] + gain[None])
-        return speeds * KNOT_INTERVAL_S, own[:, None, None] + self.curvature[None]
+    def _first_controls(self, prior: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return increments (B, M, 8) m and raw curvatures (B, M, 8) 1/m spread around the prior."""
+        steps, curvature = prior
+        gain = self.acceleration * self.times * KNOT_INTERVAL_S  # (M, 8) m
+        # Braking harder than to a stop would drive backwards; the prior itself is left as it is.
+        spread = torch.maximum(gain[None], -functional.relu(steps)[:, None])
+        return steps[:, None] + spread, curvature[:, None] + self.curvature[None]
 
     def _read_bev(self, bev: Tensor, poses: Tensor) -> Tensor:
         """Sample the reduced BEV (B, C, X, Y) along poses (B, M, 8, 3): (B, M, points * C)."""
@@ -118,15 +120,14 @@ class ProposalHead(nn.Module):
         memory: Tensor,
         context: Tensor,
         ego: Tensor,
-        dynamics: Tensor,
-        dynamics_mask: Tensor,
+        prior: tuple[Tensor, Tensor],
         latent_states: Tensor | None,
     ) -> tuple[list[Tensor], Tensor]:
         """Propose, refine and score.
 
         Args:
             bev: (B, D, X, Y). memory: (B, S, D) tokens. context: (B, K, D). ego: (B, D).
-            dynamics, dynamics_mask: (B, 6), as ``Observation``.
+            prior: increments and raw curvatures (B, 8) of ``EgoPrior``.
             latent_states: (B, 12, D) of the reasoner, or None to leave the fusion out.
 
         Returns:
@@ -137,7 +138,7 @@ class ProposalHead(nn.Module):
         queries = self.queries.expand(batch, -1, -1) + gist[:, None]
         reduced = self.reduce(bev).float()
         with full_precision(bev.device):
-            steps, raw_curvature = self._first_controls(dynamics, dynamics_mask)
+            steps, raw_curvature = self._first_controls(prior)
             poses = rollout(steps, bounded_curvature(raw_curvature))
         rounds = []
         read = queries
@@ -168,5 +169,5 @@ class ProposalHead(nn.Module):
             steps, raw_curvature = steps.detach(), raw_curvature.detach()
         with full_precision(bev.device):
             final = torch.cat([self.control_norm(queries.float()), read.float()], dim=-1)
-            scores = self.score(final)[..., 0]
+            scores = self.score(final)[..., 0] + self.score_bias
         return rounds, scores

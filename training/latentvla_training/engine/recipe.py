@@ -50,6 +50,7 @@ class RunSettings:
 
     Attributes:
         passes: scenes shown to the network in all. batch_size: scenes a step, over all processes.
+        prior_steps: of 256 scenes that the ego prior is trained for before all else (no images).
         workers: processes that decode and augment. threads: of torch on a CPU; 0 leaves its default.
         mixed_precision: ``bf16`` or ``no``.
         checkpoint_minutes: wall time between checkpoints. log_steps: between entries in TensorBoard.
@@ -59,6 +60,7 @@ class RunSettings:
 
     passes: int = 60_000
     batch_size: int = 32
+    prior_steps: int = 3000
     workers: int = 1
     threads: int = 0
     mixed_precision: str = "bf16"
@@ -69,7 +71,7 @@ class RunSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("passes", "batch_size", "log_steps", "validate_passes", "validate_scenes"):
+        for name in ("passes", "batch_size", "prior_steps", "log_steps", "validate_passes", "validate_scenes"):
             if getattr(self, name) < 1:
                 raise ContractError(f"run.{name}", getattr(self, name), "at least 1")
         for name in ("workers", "threads", "checkpoint_minutes", "seed"):

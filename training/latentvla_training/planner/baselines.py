@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from latentvla_ros.contract import ContractError
+from latentvla_ros.contract import Command, ContractError
 from latentvla_ros.geometry.trajectory import constant_turn_rate
+from latentvla_ros.model.ego_encoder import EgoPrior
 from latentvla_ros.model.kinematics import bounded_curvature, rollout
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner.augmentation import hide_ego_state
@@ -35,6 +36,7 @@ class EgoStatusSettings:
         steps, batch_size, learning_rate, weight_decay: of AdamW with a cosine.
         drop_ego_state: candidates for the probability of hiding history, acceleration and wheel
             angle together; the one that is best on the validation split is kept.
+        drop_command: probability that the command is unknown.
         seed: of weights and order.
     """
 
@@ -45,6 +47,7 @@ class EgoStatusSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     drop_ego_state: tuple[float, ...] = (0.0, 0.5)
+    drop_command: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,37 +59,16 @@ class EgoStatusSettings:
 
 
 class EgoStatusNet(nn.Module):
-    """History, dynamics and command to one trajectory, by the planner's own kinematics."""
-
-    scale: Tensor
+    """History, dynamics and command to one trajectory: the planner's ego prior, on its own."""
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
-        blocks: list[nn.Module] = [nn.Linear(32, width), nn.GELU()]
-        for _ in range(layers - 1):
-            blocks += [nn.Linear(width, width), nn.GELU()]
-        self.body = nn.Sequential(*blocks, nn.Linear(width, 16))
-        nn.init.zeros_(self.body[-1].weight)
-        nn.init.zeros_(self.body[-1].bias)
-        scale = torch.tensor([0.1, 1.0, 5.0] * 4 + [1.0] * 4 + [0.1, 1.0, 5.0, 0.5, 0.5, 5.0])
-        self.register_buffer("scale", torch.cat([scale, torch.ones(10)]), persistent=False)
+        self.prior = EgoPrior(width, layers)
 
-    def forward(
-        self,
-        ego_history: Tensor,
-        ego_history_mask: Tensor,
-        ego_dynamics: Tensor,
-        ego_dynamics_mask: Tensor,
-        command: Tensor,
-    ) -> Tensor:
-        """Return plans (B, 8, 3); inputs as ``Observation``, batched."""
-        known, present = ego_history_mask.float(), ego_dynamics_mask.float()
-        history, dynamics = ego_history * known[..., None], ego_dynamics * present
-        inputs = torch.cat([history.flatten(1), known, dynamics, present, command], dim=1)
-        change = self.body(inputs * self.scale)
-        speed, yaw_rate = dynamics[:, :1], dynamics[:, 2:3]
-        curvature = (yaw_rate / speed.clamp(min=2.0)).clamp(-0.3, 0.3) + 0.1 * change[:, 8:]
-        return rollout(0.5 * speed + change[:, :8], bounded_curvature(curvature))
+    def forward(self, *status: Tensor) -> Tensor:
+        """Return plans (B, 8, 3); inputs are ``EGO_INPUTS``, batched."""
+        steps, curvature = self.prior(*status)
+        return rollout(steps, bounded_curvature(curvature))
 
 
 @dataclass
@@ -122,16 +104,17 @@ def train_ego_status(
     """Train one net per dropout probability and keep the one that is best on the validation split."""
     results: dict[float, tuple[float, EgoStatusNet]] = {}
     for probability in settings.drop_ego_state:
-        net = _train_one(train, settings, probability)
+        net = train_ego_prior(train, settings, probability)
         results[probability] = (_mean_ade(ego_status_plans(net, val), val), net)
     best = min(results, key=lambda probability: results[probability][0])
     figures = {probability: ade for probability, (ade, _) in results.items()}
     return TrainedEgoStatus(results[best][1], settings, best, figures)
 
 
-def _train_one(
+def train_ego_prior(
     train: ShardReader, settings: EgoStatusSettings, drop_probability: float
 ) -> EgoStatusNet:
+    """Train an ego-status net to the least mean distance from the driven future."""
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     net = EgoStatusNet(settings.width, settings.layers)
@@ -149,6 +132,8 @@ def _train_one(
         hide_ego_state(*parts)  # type: ignore[arg-type]
         for array, part in zip(batch, parts, strict=False):
             array[hidden] = part
+        unknown = rng.random(settings.batch_size) < settings.drop_command
+        batch[4][unknown] = Command.UNKNOWN.one_hot()
         plans = net(*(torch.from_numpy(array) for array in batch))
         target = torch.from_numpy(future[chosen])
         distance = ((plans - target)[..., :2].square().sum(-1) + 1e-4).sqrt().mean()

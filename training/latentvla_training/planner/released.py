@@ -48,9 +48,7 @@ class BlankPlanner:
         batch, views = inputs["view_mask"].shape
         features = self.features[None].expand(batch, views, *self.features.shape[1:])
         encoded = self.planner.encode(features, *(inputs[name] for name in names))
-        rounds, scores = self.planner.decode(
-            encoded, inputs["ego_dynamics"], inputs["ego_dynamics_mask"], None
-        )
+        rounds, scores = self.planner.decode(encoded, None)
         best = scores.argmax(dim=1)
         return rounds[-1][torch.arange(batch), best]
 

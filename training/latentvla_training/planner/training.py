@@ -16,6 +16,7 @@ from latentvla_training.data.shards import ShardReader, load_split
 from latentvla_training.engine.loop import run_training
 from latentvla_training.engine.recipe import Recipe
 from latentvla_training.planner.auxiliary import AuxiliaryHeads, auxiliary_loss
+from latentvla_training.planner.baselines import EgoStatusSettings, train_ego_prior
 from latentvla_training.planner.dataset import RunSampler, SceneDataset, collate
 from latentvla_training.planner.losses import imitation_loss, selected_ade
 
@@ -35,6 +36,7 @@ class TrainedPlanner(nn.Module):
         self.planner = StudentPlanner(recipe.model)
         self.heads = AuxiliaryHeads(recipe.model)
         self.planner.reasoner.requires_grad_(False)
+        self.planner.ego_prior.requires_grad_(False)  # trained beforehand, see PlannerTask
         if self.planner.head.fusion is not None:
             self.planner.head.fusion.requires_grad_(False)
         if recipe.blank_images:  # nothing to see, nothing to learn from pixels
@@ -53,9 +55,7 @@ class TrainedPlanner(nn.Module):
         """Return candidates by round, scores and auxiliary predictions."""
         inputs = [batch[name] for name in Observation.INPUTS if name != "images"]
         encoded = self.planner.encode(self.image_features(batch["images"]), *inputs)
-        rounds, scores = self.planner.decode(
-            encoded, batch["ego_dynamics"], batch["ego_dynamics_mask"], None
-        )
+        rounds, scores = self.planner.decode(encoded, None)
         return rounds, scores, self.heads(encoded, with_images=not self.recipe.blank_images)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,9 +73,16 @@ class PlannerTask:
     """``engine.loop.Task`` of a recipe over its splits."""
 
     def __init__(self, recipe: Recipe, train: ShardReader, val: ShardReader) -> None:
-        torch.manual_seed(recipe.run.seed)
         self.recipe = recipe
-        self.module: nn.Module = TrainedPlanner(recipe)
+        hidden = recipe.augmentation
+        prior = EgoStatusSettings(
+            steps=recipe.run.prior_steps, drop_command=hidden.drop_command, seed=recipe.run.seed
+        )
+        net = train_ego_prior(train, prior, hidden.drop_ego_state)
+        torch.manual_seed(recipe.run.seed)
+        module = TrainedPlanner(recipe)
+        module.planner.ego_prior.load_state_dict(net.prior.state_dict())
+        self.module: nn.Module = module
         self.train = SceneDataset(
             train, recipe.model, recipe.augmentation, True, recipe.blank_images, recipe.run.seed
         )

@@ -1,0 +1,103 @@
+"""An interrupted run continues as if nothing had happened; recipes refuse what they do not know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from latentvla_ros.contract import ContractError
+from latentvla_training.engine.loop import learning_rate, run_training
+from latentvla_training.engine.recipe import OptimizerSettings, Recipe, RunSettings, build, load_recipe
+
+
+class LineTask:
+    """Fits a line with dropout, so that data position and random state both matter."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        torch.manual_seed(recipe.run.seed)
+        self.recipe = recipe
+        self.module: nn.Module = _Line()
+
+    def batches(self, start_step: int, process: int, processes: int) -> Iterator[dict[str, Tensor]]:
+        for step in range(start_step, self.recipe.run.steps):
+            rng = np.random.default_rng(step)
+            yield {"x": torch.from_numpy(rng.standard_normal((8, 3)).astype(np.float32))}
+
+    def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:
+        return {"ade": float(sum(p.abs().sum() for p in averaged.parameters()))}
+
+
+class _Line(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        error = self.body(batch["x"])[:, 0] - batch["x"].sum(dim=1)
+        return {"error": error.square().mean()}
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    run = RunSettings(
+        passes=96, batch_size=8, mixed_precision="no", workers=0, log_steps=1, validate_passes=96
+    )
+    return Recipe("line", optimizer=OptimizerSettings(warmup_steps=2), run=run)
+
+
+def test_resumed_run_equals_uninterrupted_one(recipe: Recipe, tmp_path: Path) -> None:
+    whole = run_training(LineTask(recipe), recipe, tmp_path / "whole", progress=False)
+    run_training(LineTask(recipe), recipe, tmp_path / "parts", stop_after_steps=5, progress=False)
+    torch.manual_seed(99)  # whatever happened in between
+    parts = run_training(LineTask(recipe), recipe, tmp_path / "parts", progress=False)
+    for first, second in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(first, second)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts/metrics.jsonl").open()]
+    assert steps == [*range(1, 13), 12]
+
+
+def test_folder_of_another_recipe_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    run_training(LineTask(recipe), recipe, tmp_path, stop_after_steps=1, progress=False)
+    other = replace(recipe, run=replace(recipe.run, seed=1))
+    with pytest.raises(ContractError, match="seed"):
+        run_training(LineTask(other), other, tmp_path, progress=False)
+
+
+def test_learning_rate_warms_up_and_decays() -> None:
+    settings = OptimizerSettings(learning_rate=1.0, warmup_steps=10, final_fraction=0.1)
+    rates = [learning_rate(step, 100, settings) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_shipped_recipes_are_valid() -> None:
+    assert load_recipe("nano").model.view_time_offsets_s == (0.0, 0.0, 0.0, -0.5)
+    assert load_recipe("smoke").run.steps == 6
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"name": "x", "surprise": 1}, "surprise"),
+        ({"name": "x", "run": {"passses": 3}}, "passses"),
+        ({"name": "x", "run": {"passes": 0}}, "run.passes"),
+        ({"name": "x", "run": {"passes": "many"}}, "run.passes"),
+        ({"name": "x", "model": {"width": 30}}, "width"),
+        ({"name": "x", "optimizer": {"learning_rate": -1}}, "learning_rate"),
+        ({}, "name"),
+        ([], "recipe"),
+    ],
+)
+def test_bad_recipe_names_the_key(values: object, field: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        build(Recipe, values, "recipe")
+    assert field in str(caught.value)
