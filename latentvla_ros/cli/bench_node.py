@@ -34,8 +34,8 @@ class NodeTimes:
     Attributes:
         input_rate_hz: of each camera. frames, plans: counted outside the node.
         plan_rate_hz: between the first and the last plan.
-        cpu_ms: process CPU (all threads, DDS's too) per published plan while the bag played;
-            None without plans.
+        cpu_ms: process CPU (all threads, DDS's too, idle cost included) per published plan, from
+            the first one to the end of the recording; None without plans.
         age_ms: t0 to receipt of the plan. receipt_to_publish_ms, stages_ms: of the node.
         drops: frames that made no plan, by cause.
         age_bound_ms: one period, the wait for other cameras, the recorded latency of the images and
@@ -97,17 +97,45 @@ def bench_node(
             messages = opened(timed_messages(bag, inputs, bag.start_ns, end_ns))
             session.get_ready(bag.start_ns)
             images = frozenset(camera.topic for camera in inputs.cameras)
-            cpu_start = session.planner.cpu_s()
-            session.play(repeated(messages, images, repeat, period_ns), bag.start_ns, 1.0)
+            meter = _CpuMeter(session)
+            sent = repeated(messages, images, repeat, period_ns)
+            session.play(sent, bag.start_ns, 1.0, meter.look)
             session.player.run_clock(0.1, 1.0, session.check)  # the last plan is still being made
-            cpu_s = session.planner.cpu_s() - cpu_start
+            cpu_s = meter.per_plan_s()
             session.settle(1.0)
             recording = session.finish()
     return _times(recording, inputs, cpu_s, period_ns // repeat, latency_ns)
 
 
+class _CpuMeter:
+    """Process CPU time per published plan, from the first plan that was seen on."""
+
+    def __init__(self, session: ReplaySession) -> None:
+        self._session = session
+        self._start: tuple[float, int] | None = None
+
+    def look(self, _played_s: float, plans: int) -> None:
+        """Start counting once there are plans; before, the node warms up and plans nothing."""
+        if self._start is None and plans:
+            self._start = self._now()
+
+    def _now(self) -> tuple[float, int]:
+        return self._session.planner.cpu_s(), self._session.player.plans_heard
+
+    def per_plan_s(self) -> float | None:
+        """Return seconds per plan since then; None without plans."""
+        end = self._now()
+        if self._start is None or end[1] <= self._start[1]:
+            return None
+        return (end[0] - self._start[0]) / (end[1] - self._start[1])
+
+
 def _times(
-    recording: Recording, inputs: ReplayInputs, cpu_s: float, period_ns: int, latency_ns: int
+    recording: Recording,
+    inputs: ReplayInputs,
+    cpu_s: float | None,
+    period_ns: int,
+    latency_ns: int,
 ) -> NodeTimes:
     plans = recording.plans
     stages = stage_percentiles(recording.statuses)
@@ -124,7 +152,7 @@ def _times(
         frames=recording.published.get(inputs.cameras[0].topic, 0),
         plans=len(plans),
         plan_rate_hz=rate_hz([plan.received_s for plan in plans]),
-        cpu_ms=cpu_s * 1e3 / len(plans) if plans else None,
+        cpu_ms=None if cpu_s is None else cpu_s * 1e3,
         age_ms=percentiles_ms([plan.age_s for plan in plans]),
         stages_ms=stages,
         drops=dict(recording.statuses[-1].drops) if recording.statuses else {},
