@@ -24,6 +24,7 @@ BOX, BUILDING, CROWN, BODY, CABIN, VAN, SIGNAL, HEAD, BICYCLE = range(9)
 PART_RANGE_M, AGENT_RANGE_M, SHADOW_RANGE_M = 220.0, 160.0, 70.0
 
 _NEAR = 0.15
+_HEAD_BACK_M = (0.17, 0.55)
 _TILE_BITS, _LEVELS, _RESOLUTION_M = 6, 6, 0.1
 _MAX_TAPS = 8
 _LATTICE = np.random.default_rng(0).random((64, 64)).astype(np.float32)
@@ -556,6 +557,11 @@ def render(
         if static_signal[i] >= 0:
             sources[count] = static_signal[i]
             lit[count] = signal_state[static_signal[i]]
+            behind = parts[count, 6] * parts[count, 0] + parts[count, 7] * parts[count, 1]
+            if behind > 0.0:
+                # Lamps are oversized; from behind a head is slim, or it would hide other lamps.
+                parts[count, 2] += parts[count, 5] - _HEAD_BACK_M[1]
+                parts[count, 4], parts[count, 5] = _HEAD_BACK_M
         count += 1
     first_agent = count
     for i in range(agent_type.shape[0]):

@@ -22,7 +22,7 @@ SIGHT_M = 90.0
 _FACADES = ((196, 178, 150), (170, 120, 98), (150, 156, 162), (206, 200, 188), (128, 134, 146))
 _LEAVES = ((70, 104, 52), (84, 118, 58), (58, 92, 50), (104, 116, 56))
 _STEEL = np.array([88, 92, 96], np.uint8)
-_BEAM_HALF_M, _POLE_HALF_M = 0.1, 0.14
+_BEAM_HALF_M, _POLE_HALF_M, _BEAM_ABOVE_LAMP_M = 0.1, 0.14, 0.75
 
 
 @dataclass(frozen=True)
@@ -181,17 +181,20 @@ def _groups(signals: Sequence[Signal]) -> list[list[Signal]]:
 
 
 def _gantry(group: list[Signal], drivable: shapely.Geometry) -> Iterator[Prop]:
-    """Yield a beam behind the heads of a group and the pole beside the road that carries it."""
+    """Yield the beam that the heads of a group hang from and the pole beside the road."""
     yaw = group[0].facing_yaw
     back = -np.array([np.cos(yaw), np.sin(yaw)])
     left = np.array([-np.sin(yaw), np.cos(yaw)])
     centers = np.array([signal.lamp_centers.mean(axis=0) for signal in group])
-    origin = centers[:, :2].mean(axis=0) + 0.55 * back
+    # Behind the rearmost head: a group may be staggered at a skewed junction.
+    mean = centers[:, :2].mean(axis=0)
+    origin = mean + (float(((centers[:, :2] - mean) @ back).max()) + 0.45) * back
     across = (centers[:, :2] - origin) @ left
-    height = float(centers[:, 2].mean())
+    # Above the heads, where it crosses no other approach's view of its lamps.
+    height = float(max(signal.lamp_centers[:, 2].max() for signal in group)) + _BEAM_ABOVE_LAMP_M
     for side in (left, -left):
         # Out of the drivable area on the nearer side; at most 40 m.
-        reach = float(np.max(across if side is left else -across))
+        reach = float(np.max(across if side is left else -across)) + 0.9
         while reach < 40.0 and drivable.distance(shapely.Point(origin + reach * side)) < 1.0:
             reach += 0.5
         if side is left:
@@ -205,6 +208,6 @@ def _gantry(group: list[Signal], drivable: shapely.Geometry) -> Iterator[Prop]:
     turn = float(np.arctan2(left[1], left[0]))
     beam = np.array([length, 2 * _BEAM_HALF_M, 3 * _BEAM_HALF_M])
     yield Prop("gantry", np.array([*middle, height]), beam, turn, _STEEL)
-    top = height + 0.5
+    top = height + 3 * _BEAM_HALF_M
     pole = np.array([2 * _POLE_HALF_M, 2 * _POLE_HALF_M, top])
     yield Prop("pole", np.array([*(origin + foot * left), top / 2.0]), pole, turn, _STEEL)

@@ -48,7 +48,11 @@ def test_props_keep_clear_of_the_road_and_of_each_other(road_map, seed):
 
 
 def test_no_prop_hides_a_lamp_from_its_approach_lane(road_map):
-    shapes = shapely.STRtree([footprint(prop) for prop in standing(road_map.props)])
+    # Beams hang above the lamps; everything else stands in the way where it is crossed.
+    upright = [prop for prop in road_map.props if prop.kind != "gantry"]
+    shapes = shapely.STRtree([footprint(prop) for prop in upright])
+    lowest_beam = min(p.center[2] - p.size[2] / 2 for p in road_map.props if p.kind == "gantry")
+    assert lowest_beam > max(s.lamp_centers[:, 2].max() for s in road_map.signals) + 0.45
     for signal in road_map.signals:
         lane = shapely.LineString(road_map.lanes[signal.approach_lane].centerline)
         for back in np.arange(0.0, 80.0, 5.0):
@@ -65,7 +69,7 @@ def test_every_head_hangs_on_a_beam_that_a_pole_carries(road_map):
     for signal in road_map.signals:
         head = shapely.Point(signal.lamp_centers[:, :2].mean(axis=0))
         nearest = min(beams, key=head.distance)
-        assert head.distance(nearest) < 0.8
+        assert head.distance(nearest) < 1.0
         assert min(nearest.distance(pole) for pole in poles) < 0.1
 
 
