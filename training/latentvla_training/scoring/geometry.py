@@ -3,7 +3,9 @@
 Point in polygon is strict (the boundary is outside), intersection is closed (touching counts), and
 distance and projection follow GEOS's formulas, as NAVSIM uses shapely for all of them
 (design/metrics.md sections 3 and 4). All functions run on any device; on the CPU they hand over to
-the compiled kernels of ``geometry_cpu``, which give the same answers several times faster.
+the compiled kernels of ``geometry_cpu``, which give the same answers. Why kernels: 256 plans on one
+scene take 26 ms (v1) with them and 519 ms in torch alone (``latentvla-train bench-scoring``, with
+and without LATENTVLA_SCORING_GEOMETRY=torch, one core).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,7 @@ class ColumnReport:
             "kind": self.kind,
             "matches": self.matches,
             "mismatches": self.mismatches,
-            "max_abs": self.max_abs,
+            "max_abs": _plain(self.max_abs),
         }
 
 
@@ -101,8 +102,8 @@ class VectorReport:
             "discrete_mismatches": sum(
                 c.mismatches for c in self.columns.values() if c.kind == DISCRETE
             ),
-            "max_abs_state": self.worst(STATE),
-            "max_abs_score": self.worst(SCORE),
+            "max_abs_state": _plain(self.worst(STATE)),
+            "max_abs_score": _plain(self.worst(SCORE)),
             "columns": {name: c.as_dict() for name, c in sorted(self.columns.items())},
             "not_in_file": sorted(self.not_in_file),
         }
@@ -140,8 +141,7 @@ def score_vectors(
         )
     report_line(
         f"cases {report.cases}, discrete mismatches {summary['discrete_mismatches']}, "
-        f"states within {summary['max_abs_state']:.2e}, scores within "
-        f"{summary['max_abs_score']:.2e}"
+        f"states within {report.worst(STATE):.2e}, scores within {report.worst(SCORE):.2e}"
     )
     if report.not_in_file:
         report_line("not in the file, not compared: " + ", ".join(sorted(report.not_in_file)))
@@ -267,6 +267,11 @@ def _add_batch(columns: Columns, version: str, result: PdmResult) -> None:
     columns[f"{version}_batch_t_col"] = (DISCRETE, result.sub.collision_step)
     columns[f"{version}_batch_t_ttc"] = (DISCRETE, result.sub.ttc_step)
     columns[f"{version}_comfort_bits"] = (DISCRETE, result.sub.comfort_bits)
+
+
+def _plain(value: float) -> float | str:
+    """JSON has no infinity: say it in words."""
+    return value if math.isfinite(value) else str(value)
 
 
 def _array(values: object) -> NDArray[np.float64]:

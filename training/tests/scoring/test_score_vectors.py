@@ -46,7 +46,8 @@ def test_a_wrong_result_is_reported(vectors_folder: Path, tmp_path: Path) -> Non
     arrays = dict(np.load(vectors_folder / "scenes.npz"))
     arrays["v2_pair"][0, 0, 0] = 1.0 - arrays["v2_pair"][0, 0, 0]
     arrays["sim"][0, 0, 5, 0] += 0.25
-    arrays["v2_batch_t_col"][1, 2] = -1.0
+    never = tuple(np.argwhere(np.isinf(arrays["v2_batch_t_col"]))[0])
+    arrays["v2_batch_t_col"][never] = 3.0
     del arrays["v1_batch_score"]
     path = tmp_path / "wrong.npz"
     np.savez(path, **arrays)
@@ -55,6 +56,8 @@ def test_a_wrong_result_is_reported(vectors_folder: Path, tmp_path: Path) -> Non
     assert report["max_abs_state"] == pytest.approx(0.25)
     assert report["columns"]["v2_pair:NC"]["mismatches"] == 1
     assert report["columns"]["v2_batch_t_col"]["mismatches"] == 1
+    assert report["columns"]["v2_batch_t_col"]["max_abs"] == "inf"
+    json.dumps(report, allow_nan=False)
     assert report["not_in_file"] == ["v1_batch_score"]
 
 
