@@ -36,6 +36,7 @@ SIGNAL_COLORS: dict[int, Color] = {
     SignalState.YELLOW: (245, 190, 20),
     SignalState.GREEN: (30, 190, 90),
 }
+_DRIVABLE = (Layer.ROADBLOCK, Layer.LANE, Layer.LANE_CONNECTOR, Layer.INTERSECTION)
 _SHIFT = 4
 
 
@@ -88,8 +89,8 @@ def draw_birds_eye(
         if window.shows(signal.stop_line):
             color = SIGNAL_COLORS[int(episode.signal_state[step, index])]
             _line(image, window, _own_half(signal.stop_line, road_map, index), color, 3.0)
-    for index in np.flatnonzero(episode.agent_valid[step]):
-        _draw_agent(image, window, episode, step, int(index))
+    for agent in np.flatnonzero(episode.agent_valid[step]):
+        _draw_agent(image, window, episode, step, int(agent))
     vehicle = EgoVehicle()
     center = se2.compose(window.ego, [vehicle.rear_axle_to_center_m, 0.0, 0.0])
     _fill(image, window, _box(center, vehicle.length_m, vehicle.width_m), _EGO)
@@ -99,10 +100,9 @@ def draw_birds_eye(
 
 
 def _draw_map(image: Image, window: _Window, road_map: RoadMap) -> None:
-    for layers in ((Layer.LANE, Layer.LANE_CONNECTOR, Layer.INTERSECTION, Layer.ROADBLOCK),):
-        for polygon in road_map.polygons:
-            if polygon.layer in layers and window.shows(polygon.ring):
-                _fill(image, window, polygon.ring, _ASPHALT)
+    for polygon in road_map.polygons:
+        if polygon.layer in _DRIVABLE and window.shows(polygon.ring):
+            _fill(image, window, polygon.ring, _ASPHALT)
     scale = window.size / window.meters
     for marking in road_map.markings:
         if window.shows(marking.points):

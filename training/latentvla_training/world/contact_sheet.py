@@ -118,11 +118,10 @@ def show_episode(
 def film_frame(renderer: Renderer, episode: Episode, step: int) -> Image:
     """Return one frame (800, 1280, 3): front and view from above, left and right below."""
     front = _view(renderer, episode, step, "front", 840)
-    above = cv2.resize(
-        draw_birds_eye(renderer.road_map, episode, step, 440), (440, 420), cv2.INTER_AREA
-    )
+    above = draw_birds_eye(renderer.road_map, episode, step, 420)
+    gap = np.full((420, 20, 3), 24, np.uint8)
     sides = [_view(renderer, episode, step, slot, 640) for slot in ("left", "right")]
-    frame = np.vstack([np.hstack([front, above]), np.hstack(sides)])
+    frame = np.vstack([np.hstack([front, gap, above]), np.hstack(sides)])
     frame = np.vstack([frame, np.full((60, 1280, 3), 24, np.uint8)])
     _write(frame, caption(episode, step), (16, 740 + 38), 0.75, 235)
     return frame

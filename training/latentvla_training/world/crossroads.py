@@ -124,12 +124,12 @@ def crossroads_episode(seed: int = 1, num_steps: int = 140) -> Episode:
         ("crossing", 120.0, 0.0, (4.3, 1.8, 1.5), (30, 110, 80)),
         ("crossing_back", 60.0, 10.0, (4.6, 1.85, 1.5), (90, 30, 110)),
     ]
-    time_s = STEP_S * np.arange(num_steps)
+    time_s = STEP_S * np.arange(num_steps, dtype=np.float64)
     paths = {
         name: _resample(np.concatenate([road_map.lanes[lane].centerline for lane in lanes]))
         for name, lanes in routes.items()
     }
-    ego_s = 70.0 + 9.0 * time_s
+    ego_s: Array = 70.0 + 9.0 * time_s
     ego_xy, ego_yaw = _along(paths["ahead"], ego_s)
     ego = np.zeros((num_steps, 7))
     ego[:, :2], ego[:, 2], ego[:, 3] = ego_xy, ego_yaw, 9.0
@@ -157,7 +157,8 @@ def crossroads_episode(seed: int = 1, num_steps: int = 140) -> Episode:
     signal_state = np.full((num_steps, len(road_map.signals)), SignalState.RED, np.uint8)
     along_axis = [i for i, s in enumerate(road_map.signals) if s.approach_lane[0] in "we"]
     for begin, value in ((4.0, SignalState.GREEN), (10.0, SignalState.YELLOW)):
-        signal_state[np.ix_(time_s >= begin, along_axis)] = value
+        for signal in along_axis:
+            signal_state[time_s >= begin, signal] = value
     route = paths["ahead"]
     return Episode(
         name=f"{NAME}-{seed:02d}",
@@ -189,7 +190,7 @@ def _arm_axis(yaw: float, bend: bool) -> Array:
     """Return the middle of an arm, outwards from the junction's mouth, 1 m spacing."""
     if not bend:
         along = np.arange(_MOUTH_M, 170.0)
-        return along[:, None] * np.array([np.cos(yaw), np.sin(yaw)])
+        return np.outer(along, [np.cos(yaw), np.sin(yaw)])
     straight = np.stack([np.arange(_MOUTH_M, 60.0), np.zeros(42)], axis=1)
     angle = np.arange(0.0, np.radians(100.0), 1.0 / 70.0)
     arc = np.stack([60.0 + 70.0 * np.sin(angle), 70.0 * (1.0 - np.cos(angle))], axis=1)
@@ -238,6 +239,6 @@ def _along(line: Array, distance: Array) -> tuple[Array, Array]:
     """Return positions (N, 2) and yaw (N,) at distances along a line of 1 m spacing."""
     tangent = np.gradient(line, axis=0)
     yaw = np.unwrap(np.arctan2(tangent[:, 1], tangent[:, 0]))
-    index = np.arange(len(line))
+    index = np.arange(len(line), dtype=np.float64)
     xy = np.stack([np.interp(distance, index, line[:, axis]) for axis in (0, 1)], axis=1)
     return xy, np.interp(distance, index, yaw)

@@ -156,7 +156,7 @@ def _fill(fine: NDArray[np.uint8], shape: shapely.Geometry, corner: Array, kind:
     cv2.fillPoly(fine, rings, int(kind), cv2.LINE_8, _SUBPIXEL_BITS)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _pack(fine, tiles, palette, first_column, first_row):  # type: ignore[no-untyped-def]
     """Turn tiles of a class image into packed texels with mip levels.
 
