@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Where a bag keeps the rig of the vehicle it was recorded on.
 RIG_FILE_NAME = "rig.yaml"
+#: CDR's own 4 bytes, a stamp and the length of a frame_id.
+_MIN_MESSAGE_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ class BagFile:
         """Yield messages of ``topics`` as recorded, from ``start_ns`` to before ``end_ns``.
 
         Raises:
-            CommandError: a record cannot be read.
+            CommandError: a record cannot be read, or is too short for the header that every message
+                of a vehicle's sensors begins with.
         """
         connections = [c for c in self.reader.connections if c.topic in topics]
         if not connections:
@@ -159,6 +162,12 @@ class BagFile:
                 return
             except Exception as error:  # as above: foreign bytes
                 raise _broken(self.path, error) from None
+            if len(data) < _MIN_MESSAGE_BYTES:
+                raise CommandError(
+                    "broken-message",
+                    f"{self.path}: a message of {connection.topic} has {len(data)} bytes",
+                    "check the bag with `ros2 bag info` and record it again",
+                )
             yield BagMessage(connection.topic, stamp_ns, bytes(data))
 
     def decode(self, message: BagMessage) -> Any:

@@ -13,7 +13,7 @@ from latentvla_ros.cli.bag_file import BagFile, BagMessage
 from latentvla_ros.cli.film import image_payload
 from latentvla_ros.cli.replay_inputs import ReplayInputs, camera_models
 from latentvla_ros.contract import BundleManifest, Command, Observation
-from latentvla_ros.nodes.cdr_header import header_stamp_ns
+from latentvla_ros.nodes.cdr_header import byte_after_header, header_stamp_ns
 from latentvla_ros.runtime.backend import create_backend
 from latentvla_ros.runtime.bundle import Bundle
 from latentvla_ros.runtime.planner import Planner
@@ -128,7 +128,7 @@ def observations(
             _add_odometry(motion, bag.decode(message), rig.base_from_twist)
             continue
         if message.topic == inputs.command:
-            command = Command(int(bag.decode(message).command))
+            command = Command(byte_after_header(message.data))
             continue
         camera = slots[message.topic]
         stamp_ns = header_stamp_ns(message.data) + round(camera.time_offset_s * 1e9)

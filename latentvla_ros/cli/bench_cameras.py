@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -153,7 +154,7 @@ def _measure(
         session.settle(1.0)
         recording = session.finish()
     size = (folder / "picture.jpg").stat().st_size
-    return _counts(arrangement, rig, recording, round(seconds * RATE_HZ), size)
+    return camera_counts(arrangement, rig, recording, round(seconds * RATE_HZ), size)
 
 
 def _wait_for(session: ReplaySession, sources: list[NodeProcess]) -> None:
@@ -168,30 +169,41 @@ def _wait_for(session: ReplaySession, sources: list[NodeProcess]) -> None:
         time.sleep(0.02)
 
 
-def _counts(
+def camera_counts(
     arrangement: str, rig: Rig, recording: Recording, sent: int, image_bytes: int
 ) -> CameraCounts:
+    """Count what arrived in one arrangement, and what the planner said about it meanwhile.
+
+    Args:
+        sent: pictures of each camera. image_bytes: size of each.
+    """
     slots = [mounted.slot for mounted in rig.cameras]
     last = recording.statuses[-1]
-    while_sending = [
+    sending = [
         status
         for status in recording.statuses
-        if any(status.cameras[s].received for s in slots if s in status.cameras)
-        and max(status.cameras[s].rate_hz for s in slots) > RATE_HZ / 2
+        if max(status.cameras[slot].rate_hz for slot in slots) > RATE_HZ / 2
     ]
-    seen = {s: sum(status.cameras[s].starving for status in while_sending) for s in slots}
-    texts: dict[str, int] = {}
-    for sample in recording.diagnostics:
-        words = f"{sample.name}: {sample.message}"
-        if sample.level >= _WARNING and any(f"{slot}" in words for slot in slots):
-            texts[words] = texts.get(words, 0) + 1
+    texts: Counter[str] = Counter()
+    if sending:
+        # Rates are those of the last seconds: they mean something from the second one on.
+        since_s, until_s = sending[0].received_s + 1.0, sending[-1].received_s
+        sending = [status for status in sending if status.received_s >= since_s]
+        texts.update(
+            f"{sample.name}: {sample.message}"
+            for sample in recording.diagnostics
+            if sample.level >= _WARNING
+            and since_s <= sample.received_s <= until_s
+            and any(slot in f"{sample.name} {sample.message}" for slot in slots)
+        )
+    seen = {slot: sum(status.cameras[slot].starving for status in sending) for slot in slots}
     return CameraCounts(
         arrangement=arrangement,
         image_bytes=image_bytes,
         sent=dict.fromkeys(slots, sent),
         received={slot: last.cameras[slot].received for slot in slots},
-        starving=[slot for slot in slots if seen[slot] * 2 > len(while_sending)],
-        diagnostics=sorted(texts, key=lambda words: -texts[words])[:6],
+        starving=[slot for slot in slots if seen[slot] * 2 > len(sending)],
+        diagnostics=[words for words, _ in texts.most_common(6)],
         plans=len(recording.plans),
     )
 

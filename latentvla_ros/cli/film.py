@@ -17,7 +17,7 @@ from latentvla_ros.cli.replay_inputs import IMAGE_TYPES, ReplayInputs
 from latentvla_ros.contract import CameraModel, Command
 from latentvla_ros.geometry import se2
 from latentvla_ros.geometry.trajectory import constant_turn_rate
-from latentvla_ros.nodes.cdr_header import header_stamp_ns
+from latentvla_ros.nodes.cdr_header import byte_after_header, header_stamp_ns
 from latentvla_ros.nodes.recording import RecordedPlan, StatusSample
 from latentvla_ros.sensing.image_decoding import CompressedImage, ImageError, RawImage
 from latentvla_ros.sensing.preprocessing import ViewPreprocessor
@@ -134,11 +134,14 @@ def command_changes(
     stamped with t0, so that film shows the last one only.
     """
     if inputs.command is not None:
-        decoded = [
-            (header_stamp_ns(message.data), int(bag.decode(message).command))
-            for message in bag.messages([inputs.command])
-        ]
-        return sorted(decoded)
+        changes = []
+        for message in bag.messages([inputs.command]):
+            try:
+                command = byte_after_header(message.data)
+            except ValueError:
+                continue  # the node has refused it, too
+            changes.append((header_stamp_ns(message.data), command))
+        return sorted(changes)
     return [(0, statuses[-1].command)] if statuses else []
 
 

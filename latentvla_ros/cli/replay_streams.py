@@ -89,23 +89,18 @@ def timed_messages(
         for message in bag.messages([latched], end_ns=start_ns):
             held = message
         if held is not None:
-            yield TimedMessage(start_ns + shift_ns, held.topic, _stamp(held), held.data)
+            yield TimedMessage(
+                start_ns + shift_ns, held.topic, header_stamp_ns(held.data), held.data
+            )
     for message in read_ahead(bag.path, topics, start_ns, end_ns):
         due_ns = message.stamp_ns + shift_ns
-        yield TimedMessage(due_ns, message.topic, _stamp(message), message.data)
+        yield TimedMessage(due_ns, message.topic, header_stamp_ns(message.data), message.data)
 
 
 def opened(messages: Iterator[TimedMessage]) -> Iterator[TimedMessage]:
     """Return ``messages`` with the bag opened and the first of them read, which takes a while."""
     head = list(islice(messages, 1))
     return chain(head, messages)
-
-
-def _stamp(message: BagMessage) -> int:
-    try:
-        return header_stamp_ns(message.data)
-    except ValueError:  # played all the same: what the node makes of it is what a replay is for
-        return 0
 
 
 def read_ahead(

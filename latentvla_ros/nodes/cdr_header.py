@@ -23,6 +23,23 @@ def with_header_stamp(data: bytes, stamp_ns: int) -> bytes:
     return data[:4] + stamp + data[12:]
 
 
+def byte_after_header(data: bytes) -> int:
+    """Return the uint8 that follows the leading header, e.g. the command of a DrivingCommand.
+
+    Bags before Iron hold no message definitions, so that a reader knows the standard types alone.
+
+    Raises:
+        ValueError: the message is too short for what it says.
+    """
+    order = "<" if _stamp_format(data)[0] == "<" else ">"
+    if len(data) < 16:
+        raise ValueError(f"a serialised frame_id has at least 4 bytes, found {len(data) - 12}")
+    (length,) = struct.unpack_from(f"{order}I", data, 12)
+    if 16 + length >= len(data):
+        raise ValueError(f"frame_id of {length} bytes in a message of {len(data)}")
+    return data[16 + length]
+
+
 def _stamp_format(data: bytes) -> str:
     if len(data) < 12:
         raise ValueError(f"a serialised header has at least 12 bytes, found {len(data)}")

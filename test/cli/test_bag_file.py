@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import struct
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rosbags.rosbag2 import StoragePlugin
 
 from latentvla_ros.cli.bag_file import BagFile
 from latentvla_ros.cli.errors import CommandError
-from latentvla_ros.nodes.cdr_header import header_stamp_ns, with_header_stamp
+from latentvla_ros.nodes.cdr_header import byte_after_header, header_stamp_ns, with_header_stamp
 
 SHORT = drive_bag.Drive(duration_s=0.5)
 
@@ -48,6 +49,28 @@ def test_reads_a_bare_file_and_a_folder_without_metadata(bag_folder: Path, tmp_p
         with BagFile(path) as bag:
             assert bag.topics[drive_bag.ODOMETRY].count == 25
             assert bag.rig_path == tmp_path / "rig.yaml"
+
+
+def test_reads_a_bag_of_an_old_distribution_that_holds_no_definitions(tmp_path: Path) -> None:
+    folder = drive_bag.record_drive(tmp_path / "bag", SHORT, storage=StoragePlugin.SQLITE3)
+    with sqlite3.connect(next(folder.glob("*.db3"))) as database:
+        database.execute("DELETE FROM message_definitions")
+    database.close()
+    with BagFile(folder) as bag:
+        odometry = next(bag.messages([drive_bag.ODOMETRY]))
+        assert bag.decode(odometry).child_frame_id == "base_link"
+        command = next(bag.messages([drive_bag.COMMAND]))
+        assert byte_after_header(command.data) == 1
+        with pytest.raises(CommandError, match="broken-message"):
+            bag.decode(command)
+
+
+@given(st.binary(max_size=40))
+def test_a_byte_after_any_header_is_read_or_refused(data: bytes) -> None:
+    try:
+        assert 0 <= byte_after_header(data) <= 255
+    except ValueError as error:
+        assert "found" in str(error) or "frame_id" in str(error)
 
 
 def test_names_what_is_wrong_with_a_path(tmp_path: Path) -> None:

@@ -96,3 +96,41 @@ def test_the_bench_picture_has_a_drivers_size() -> None:
     assert 120_000 < len(data) < 220_000
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None and image.shape == (900, 1600, 3)
+
+
+def test_starving_counts_while_pictures_come_and_not_before_or_after() -> None:
+    from latentvla_ros.cli.bench_cameras import camera_counts
+    from latentvla_ros.nodes.recording import (
+        CameraHealth,
+        DiagnosticSample,
+        Recording,
+        StatusSample,
+    )
+
+    def status(time_s: float, rates: dict[str, float]) -> StatusSample:
+        best = max(rates.values())
+        cameras = {
+            slot: CameraHealth(f"/{slot}", int(10 * rate), 0, 0, rate, rate <= best / 2)
+            for slot, rate in rates.items()
+        }
+        return StatusSample(
+            *(time_s, "active", 2, "", "", "", "b", "onnxruntime", 0, 0, 0.0, {}, cameras),
+            *(0, 3, {}),
+        )
+
+    silent = {"front": 0.0, "left": 0.0, "right": 0.0}
+    fed = {"front": 10.0, "left": 2.0, "right": 10.0}
+    rates = {0: silent, 1: fed, 2: fed, 3: fed, 4: fed, 5: silent}
+    diagnostics = [
+        DiagnosticSample(time_s, "planner: camera left", 1, "starving", {}) for time_s in (0, 3, 4)
+    ]
+    diagnostics.append(DiagnosticSample(0.5, "planner: camera right", 1, "starving", {}))
+    diagnostics.append(DiagnosticSample(3.5, "planner: camera front", 0, "fine", {}))
+    recording = Recording(
+        statuses=[status(float(t), r) for t, r in rates.items()], diagnostics=diagnostics
+    )
+    recording.statuses.append(status(6.0, {"front": 8.0, "left": 2.0, "right": 8.0}))
+    counts = camera_counts("x", drive_bag.rig(), recording, 80, 1000)
+    assert counts.starving == ["left"]
+    assert counts.diagnostics == ["planner: camera left: starving"]
+    assert counts.received == {"front": 80, "left": 20, "right": 80}
