@@ -58,12 +58,12 @@ clean:  ## remove everything made here but data/ and runs/
 
 $(STAMPS)/venv:
 	@python=$$(sh scripts/check_tools.sh $(PYTHON) | tail -n 1) && [ -n "$$python" ] \
-		&& { [ -x $(BIN)/python ] || "$$python" -m venv $(VENV); } \
-		&& $(PIP) install -q -c constraints.txt 'setuptools<80' && mkdir -p $(STAMPS) && touch $@
+		&& { $(BIN)/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $(VENV); } \
+		&& $(PIP) install -qq -c constraints.txt 'setuptools<80' && mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/runtime: $(STAMPS)/venv setup.py constraints.txt
 	@echo "Installing the onboard package and ROS 2 into $(VENV) ..."
-	@$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[ros,demo]'
+	@$(PIP) install -qq -c constraints.txt --no-build-isolation -e '.[ros,demo]'
 	@touch $@
 
 $(STAMPS)/messages: $(STAMPS)/runtime $(MESSAGE_FILES) scripts/build_messages.sh
@@ -75,6 +75,6 @@ $(STAMPS)/messages: $(STAMPS)/runtime $(MESSAGE_FILES) scripts/build_messages.sh
 
 $(STAMPS)/training: $(STAMPS)/messages training/pyproject.toml scripts/torch_index.sh
 	@echo "Installing the training package, torch and the test tools into $(VENV) ..."
-	@$(PIP) install -q -c constraints.txt $$(sh scripts/torch_index.sh '$(TORCH_INDEX)' $(BIN)/python) \
+	@$(PIP) install -qq -c constraints.txt $$(sh scripts/torch_index.sh '$(TORCH_INDEX)' $(BIN)/python) \
 		--no-build-isolation -e '.[test]' -e training
 	@touch $@

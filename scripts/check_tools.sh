@@ -15,7 +15,11 @@ python=$(find_python "$@")
 version=$([ -n "$python" ] && "$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 missing() {  # prints "what|Debian package" lines
-    [ -n "$python" ] || { echo "Python 3.11 or later|python3"; return; }
+    if [ -z "$python" ]; then
+        name=$(command -v python3 >/dev/null && echo python3.11 || echo python3)
+        echo "Python 3.11 or later|$name $name-venv $name-dev"
+        return
+    fi
     system=$([ "$python" = /usr/bin/python3 ] && echo python3 || echo "python$version")
     "$python" -c 'import venv, ensurepip' 2>/dev/null \
         || echo "the venv module of Python $version|$system-venv"
