@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+
+from latentvla_ros.cli.ros_distro import ros_distro
 
 #: Fast DDS 3 (Kilted and later) reads the first and complains about the second, which Fast DDS 2
 #: (Humble to Jazzy) reads alone.
@@ -14,7 +15,7 @@ _OLD_DISTROS = ("humble", "iron", "jazzy")
 
 def profile_variable() -> str:
     """Return the environment variable by which this ROS distribution finds a profile."""
-    return VARIABLES[1 if os.environ.get("ROS_DISTRO") in _OLD_DISTROS else 0]
+    return VARIABLES[1 if ros_distro() in _OLD_DISTROS else 0]
 
 
 def largest_segment(profile: Path) -> int:

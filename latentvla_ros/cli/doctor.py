@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from latentvla_ros.cli.dds_profile import largest_segment, profile_variable
+from latentvla_ros.cli.ros_distro import rclpy_version, ros_distro
 from latentvla_ros.contract import ContractError
 from latentvla_ros.data import data_path
 
@@ -25,8 +26,6 @@ OK, WARNING, FAILED = "ok", "warning", "failed"
 _MIN_SEGMENT_BYTES = 16 * 2**20
 _MIN_SHARED_MEMORY_BYTES = 192 * 2**20
 _PROBE_TIMEOUT_S = 60.0
-#: rclpy's major version in each distribution that we aim at.
-_DISTROS = {3: "humble", 7: "jazzy", 9: "kilted", 10: "lyrical"}
 
 
 @dataclass(frozen=True)
@@ -147,11 +146,8 @@ def _ros(problem: str) -> Check:
             (hint if leaked else "")
             + "source /opt/ros/<distro>/setup.bash, or run `make setup` for ROS 2 from PyPI",
         )
-    version = _version("rclpy", "ros-rclpy")
-    distro = os.environ.get("ROS_DISTRO", "")
-    if not distro and version:
-        distro = _DISTROS.get(int(version.partition(".")[0]), "unknown distribution")
-    return Check("ROS 2", OK, f"{distro or 'unknown distribution'}, rclpy {version or '?'}")
+    found = f"{ros_distro() or 'unknown distribution'}, rclpy {rclpy_version() or '?'}"
+    return Check("ROS 2", OK, found)
 
 
 def _messages(problem: str, ros_problem: str) -> Check:

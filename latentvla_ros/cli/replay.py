@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import signal
 import sys
@@ -20,6 +19,7 @@ import numpy as np
 
 from latentvla_ros.cli.bag_file import BagFile
 from latentvla_ros.cli.errors import CommandError, print_error
+from latentvla_ros.cli.ros_distro import ros_distro
 
 if TYPE_CHECKING:
     from latentvla_ros.cli.driven_path import DrivenPath
@@ -177,7 +177,7 @@ def replay(settings: ReplaySettings, command: str) -> dict[str, Any]:
         result |= {
             "bag": str(settings.bag),
             "bundle_id": bundle.manifest.bundle_id,
-            "ros_distro": os.environ.get("ROS_DISTRO", "kilted (PyPI)"),
+            "ros_distro": ros_distro(),
             "start_s": settings.start_s,
             "duration_s": round((end_ns - start_ns) * 1e-9, 3),
             "command": command,
