@@ -141,8 +141,10 @@ class BevEncoder(nn.Module):
                 slices += [total / count.clamp(min=1.0), count.clamp(max=1.0)]
             lifted = torch.cat(slices, dim=1)  # (B, G (C + 1), P)
             heights = len(config.anchor_heights_m)
-            return lifted.view(batch, -1, *config.bev_cells) if heights == 1 else (
-                lifted.view(batch, lifted.shape[1], heights, *config.bev_cells).flatten(1, 2)
+            return (
+                lifted.view(batch, -1, *config.bev_cells)
+                if heights == 1
+                else (lifted.view(batch, lifted.shape[1], heights, *config.bev_cells).flatten(1, 2))
             )
 
     def forward(self, lifted: Tensor, ego: Tensor) -> Tensor:

@@ -67,8 +67,116 @@ class WorldMake:
         return 1 if summary.failed else 0
 
 
+@dataclass(frozen=True)
+class Evaluate:
+    """Compare a bundle with the baselines on held-out networks; absent scenes are made."""
+
+    bundle: str = "nano"
+    """Name or path."""
+    split: Literal["train", "val", "test"] = "test"
+    """Which networks."""
+    json: Path | None = None
+    """Write the result here."""
+    backend: Literal["onnxruntime", "torch"] = "onnxruntime"
+    """Of the onboard runtime."""
+    workers: int | None = None
+    """Processes that make absent scenes; one per core by default."""
+    record: bool = False
+    """Also put the figures into the bundle's manifest."""
+
+    def __call__(self) -> int:
+        from latentvla_training.planner.evaluation import evaluate
+        from latentvla_training.planner.release import record_metrics
+
+        result = evaluate(self.bundle, self.split, self.json, self.backend, self.workers)
+        if self.record:
+            record_metrics(self.bundle, self.split, result)
+        return 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the bundle of a run, or one of random weights, after a parity check."""
+
+    run: str = "nano"
+    """Name of the run below runs/, or a folder."""
+    name: str = "nano"
+    """Of the bundle."""
+    out: Path | None = None
+    """Folder of the bundle; by default it goes among those that ship."""
+    random: bool = False
+    """Random weights instead of a run; needs --out."""
+    cameras: int = 3
+    """With --random: cameras around the vehicle."""
+    width: int = 256
+    """With --random: of the network's input, pixels."""
+    height: int = 128
+    """With --random: of the network's input, pixels."""
+    past: bool = True
+    """With --random: also the first camera's view 0.5 s ago."""
+
+    def __call__(self) -> int:
+        if self.random:
+            from latentvla_ros.contract import View
+            from latentvla_training.export.random_bundle import ring_slots, write_random_bundle
+
+            if self.out is None:
+                raise ContractError("--out", None, "a folder for the random bundle")
+            slots = ring_slots(self.cameras)
+            views = tuple(View(slot.name) for slot in slots)
+            views += (View("front", -0.5),) if self.past else ()
+            print(write_random_bundle(self.out, slots, views, self.width, self.height))
+            return 0
+        from latentvla_training.planner.release import export_run
+
+        print(export_run(run_folder(self.run), self.name, self.out))
+        return 0
+
+
+@dataclass(frozen=True)
+class ReleaseBaselines:
+    """Train the ego-status net and write it, with the planner of a blank run, for release."""
+
+    blank_run: str = "nano_blank"
+    """Name of the run below runs/, or a folder."""
+
+    def __call__(self) -> int:
+        from latentvla_training.planner.release import release_baselines
+
+        print(release_baselines(run_folder(self.blank_run)))
+        return 0
+
+
+@dataclass(frozen=True)
+class ProbeLights:
+    """Fit a linear probe of the own light's state on a bundle's frozen image trunk."""
+
+    bundle: str = "nano"
+    """Name or path."""
+    json: Path | None = None
+    """Write the result here."""
+    max_shards: int = 0
+    """At most so many training shards; 0 for all."""
+
+    def __call__(self) -> int:
+        import json
+
+        from latentvla_training.planner.light_probe import probe_bundle
+
+        result = probe_bundle(self.bundle, self.max_shards)
+        text = json.dumps(result, indent=1)
+        print(text)
+        if self.json is not None:
+            self.json.write_text(text + "\n")
+        return 0 if result["passed"] else 1
+
+
 Commands = (
     Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[ReleaseBaselines, tyro.conf.subcommand("release-baselines")]
+    | Annotated[ProbeLights, tyro.conf.subcommand("probe-lights")]
     | Annotated[WorldMake, tyro.conf.subcommand("world-make")]
     | Annotated[ScoreVectors, tyro.conf.subcommand("score-vectors")]
     | Annotated[BenchScoring, tyro.conf.subcommand("bench-scoring")]

@@ -106,7 +106,9 @@ def run_training(
     steps = recipe.run.steps
     every = max(1, recipe.run.validate_passes // recipe.run.batch_size)
     writer = SummaryWriter(str(folder)) if main else None
-    bar = tqdm(total=steps, initial=start, desc=folder.name, unit="step", disable=not (main and progress))
+    bar = tqdm(
+        total=steps, initial=start, desc=folder.name, unit="step", disable=not (main and progress)
+    )
 
     def checkpoint(step: int) -> None:
         if not main:
@@ -186,7 +188,9 @@ def _claim_folder(folder: Path, recipe: Recipe) -> None:
     if path.is_file():
         found = path.read_text(encoding="utf-8")
         if found != text:
-            different = [a for a, b in zip(found.splitlines(), text.splitlines(), strict=False) if a != b]
+            different = [
+                a for a, b in zip(found.splitlines(), text.splitlines(), strict=False) if a != b
+            ]
             raise ContractError(
                 f"run folder {folder}", different[:3], "an empty folder or a run of the same recipe"
             )
@@ -199,5 +203,3 @@ def _claim_folder(folder: Path, recipe: Recipe) -> None:
 def _log(folder: Path, entry: dict[str, Any]) -> None:
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
-
-

@@ -71,7 +71,14 @@ class RunSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("passes", "batch_size", "prior_steps", "log_steps", "validate_passes", "validate_scenes"):
+        for name in (
+            "passes",
+            "batch_size",
+            "prior_steps",
+            "log_steps",
+            "validate_passes",
+            "validate_scenes",
+        ):
             if getattr(self, name) < 1:
                 raise ContractError(f"run.{name}", getattr(self, name), "at least 1")
         for name in ("workers", "threads", "checkpoint_minutes", "seed"):

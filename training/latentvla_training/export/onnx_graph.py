@@ -140,7 +140,9 @@ def store_weights_in_half(model: Any) -> None:
         name = initializer.name
         initializer.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
         casts.append(
-            helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT, name=f"{name}_cast")
+            helper.make_node(
+                "Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT, name=f"{name}_cast"
+            )
         )
     nodes = list(graph.node)
     del graph.node[:]

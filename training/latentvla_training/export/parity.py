@@ -43,9 +43,7 @@ class Parity:
             raise ContractError("parity.selections", self.selections, "0")
 
 
-def compare(
-    first: Backend, second: Backend, inputs: Iterable[dict[str, NDArray[Any]]]
-) -> Parity:
+def compare(first: Backend, second: Backend, inputs: Iterable[dict[str, NDArray[Any]]]) -> Parity:
     """Run two loaded backends on the same inputs (names as ``Observation``, batch 1)."""
     position = yaw = score = 0.0
     scenes = selections = close_calls = 0

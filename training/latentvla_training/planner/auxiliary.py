@@ -95,7 +95,11 @@ def auxiliary_loss(
     for name, weight in (("light", 0.3), ("seen_light", 0.3)):
         if name in predicted:
             error = functional.cross_entropy(
-                predicted[name][:, :4], light, heads.light_weight, ignore_index=IGNORE, reduction="sum"
+                predicted[name][:, :4],
+                light,
+                heads.light_weight,
+                ignore_index=IGNORE,
+                reduction="sum",
             )
             losses[name] = weight * error / readable.sum().clamp(min=1.0)
     known = (light > 0).float()

@@ -55,7 +55,9 @@ class EgoStatusSettings:
             if getattr(self, name) < 1:
                 raise ContractError(f"ego_status.{name}", getattr(self, name), "at least 1")
         if not self.drop_ego_state or not all(0 <= p <= 1 for p in self.drop_ego_state):
-            raise ContractError("ego_status.drop_ego_state", self.drop_ego_state, "values in 0 to 1")
+            raise ContractError(
+                "ego_status.drop_ego_state", self.drop_ego_state, "values in 0 to 1"
+            )
 
 
 class EgoStatusNet(nn.Module):

@@ -32,9 +32,7 @@ def raster_grid(config: PlannerConfig) -> RasterGrid:
     return RasterGrid(config.bev_x_m, config.bev_y_m, cells)
 
 
-def decode_views(
-    jpegs: tuple[bytes, ...], height: int, width: int
-) -> NDArray[np.uint8]:
+def decode_views(jpegs: tuple[bytes, ...], height: int, width: int) -> NDArray[np.uint8]:
     """Decode the views of a Scene to (V, H, W, 3) uint8 RGB; a missing one (no bytes) is zero.
 
     Pictures of a Scene have the network's size already (they are what its cameras publish).

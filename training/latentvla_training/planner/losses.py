@@ -99,9 +99,7 @@ def imitation_loss(
     }
 
 
-def selected_ade(
-    candidates: Tensor, scores: Tensor, future: Tensor, future_mask: Tensor
-) -> Tensor:
+def selected_ade(candidates: Tensor, scores: Tensor, future: Tensor, future_mask: Tensor) -> Tensor:
     """Return the ADE (B,) in m of the candidate with the highest score."""
     _, ade = proposal_distance(candidates, future, future_mask, 0.0)
     return ade.gather(1, scores.argmax(dim=1, keepdim=True))[:, 0]

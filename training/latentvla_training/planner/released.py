@@ -62,7 +62,9 @@ class Baselines:
     provenance: dict[str, Any]
 
 
-def save_ego_status(net: EgoStatusNet, shape: dict[str, int], about: dict[str, Any], folder: Path) -> None:
+def save_ego_status(
+    net: EgoStatusNet, shape: dict[str, int], about: dict[str, Any], folder: Path
+) -> None:
     """Write the ego-status net; ``shape`` are the arguments that rebuild it."""
     _save(folder, EGO_STATUS, dict(net.state_dict()), {"shape": shape, **about})
 

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.engine.loop import learning_rate, run_training
-from latentvla_training.engine.recipe import OptimizerSettings, Recipe, RunSettings, build, load_recipe
+from latentvla_training.engine.recipe import (
+    OptimizerSettings,
+    Recipe,
+    RunSettings,
+    build,
+    load_recipe,
+)
 
 
 class LineTask:
