@@ -20,7 +20,7 @@ def rclpy_version() -> str:
 
 
 def ros_distro() -> str:
-    """Return ``kilted`` or the like: what a sourced setup file says, else by rclpy; may be empty."""
+    """Return ``kilted`` or the like: what a setup file says, else by rclpy; may be empty."""
     named = os.environ.get("ROS_DISTRO", "")
     if named:
         return named
