@@ -184,7 +184,8 @@ class FramePainter:
             if np.isfinite(latency):
                 drawing.text(target, f"image in to plan out {latency:.0f} ms", (470, base), 17)
         words = f"{self._bundle_id}   {moment.time_s:5.1f} s"
-        drawing.text(target, words, (target.shape[1] - 165, base), 15, drawing.MUTED)
+        left = target.shape[1] - 12 - 8 * len(words)
+        drawing.text(target, words, (max(left, 690), base), 15, drawing.MUTED)
 
 
 def _ego_points(plan: RecordedPlan) -> NDArray[np.float64]:
