@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-
-from latentvla_ros.contract import ContractError
 from latentvla_training.engine.loop import learning_rate, run_training
 from latentvla_training.engine.recipe import (
     OptimizerSettings,
@@ -21,6 +18,9 @@ from latentvla_training.engine.recipe import (
     build,
     load_recipe,
 )
+from torch import Tensor, nn
+
+from latentvla_ros.contract import ContractError
 
 
 class LineTask:

@@ -1,0 +1,90 @@
+"""Order and augmentation depend on seed and position alone; what is hidden is hidden together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from latentvla_training.data.shards import ShardReader
+from latentvla_training.planner.augmentation import AugmentationSettings, hide_ego_state
+from latentvla_training.planner.dataset import RunSampler, SceneDataset, collate
+from latentvla_training.planner.light_probe import fit_linear
+
+from latentvla_ros.contract import ContractError
+from latentvla_ros.model.config import PlannerConfig
+
+
+def test_sample_depends_on_its_position_only(reader: ShardReader, tiny: PlannerConfig) -> None:
+    first = SceneDataset(reader, tiny, AugmentationSettings(), with_targets=True, seed=3)
+    second = SceneDataset(reader, tiny, AugmentationSettings(), with_targets=True, seed=3)
+    second[(0, 1)]  # other samples in between change nothing
+    one, two = first[(7, 4)], second[(7, 4)]
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+    assert not np.array_equal(one["ego_from_camera"], first[(8, 4)]["ego_from_camera"])
+
+
+def test_without_augmentation_inputs_are_those_of_the_scene(
+    reader: ShardReader, tiny: PlannerConfig
+) -> None:
+    item, scene = SceneDataset(reader, tiny)[3], reader[3]
+    for name in ("view_mask", "intrinsics", "ego_from_camera", "ego_history", "command"):
+        np.testing.assert_array_equal(item[name], getattr(scene, name))
+    assert [round(view.mean()) for view in item["images"]] == [3, 43, 83, 123]
+    np.testing.assert_array_equal(item["future"], scene.labels.future_2hz)
+
+
+def test_augmentation_does_not_write_into_the_split(
+    reader: ShardReader, tiny: PlannerConfig
+) -> None:
+    before = {name: column.copy() for name, column in reader.columns.items()}
+    settings = AugmentationSettings(drop_ego_state=1.0, drop_optional_view=1.0, drop_command=1.0)
+    item = SceneDataset(reader, tiny, settings)[(0, 2)]
+    assert item["view_mask"].tolist() == [True, False, False, False]
+    assert not item["images"][1:].any() and item["images"][0].any()
+    assert item["ego_history_mask"].tolist() == [False, False, False, True]
+    assert item["ego_dynamics_mask"].tolist() == [True, True, True, False, False, False]
+    assert item["command"].tolist() == [0, 0, 0, 1]
+    for name, column in before.items():
+        np.testing.assert_array_equal(reader.columns[name], column)
+
+
+def test_hidden_state_keeps_speed_and_yaw_rate() -> None:
+    history, dynamics = np.ones((2, 4, 3), np.float32), np.ones((2, 6), np.float32)
+    known, present = np.ones((2, 4), np.bool_), np.ones((2, 6), np.bool_)
+    hide_ego_state(history, known, dynamics, present)
+    assert dynamics.tolist() == [[1, 1, 1, 0, 0, 0]] * 2
+    assert not history[:, :3].any() and history[:, 3].all() and known[:, 3].all()
+
+
+def test_sampler_resumes_and_visits_every_scene() -> None:
+    whole = list(RunSampler(10, 4, 5, seed=1))
+    assert list(RunSampler(10, 4, 5, start_step=2, seed=1)) == whole[2:]
+    flat = [address for batch in whole for address in batch]
+    assert [position for position, _ in flat] == list(range(20))
+    assert sorted(scene for _, scene in flat[:10]) == list(range(10))
+    assert sorted(scene for _, scene in flat[10:]) == list(range(10))
+    assert [scene for _, scene in flat[:10]] != [scene for _, scene in flat[10:]]
+
+
+def test_collate_stacks(reader: ShardReader, tiny: PlannerConfig) -> None:
+    dataset = SceneDataset(reader, tiny, blank=True)
+    batch = collate([dataset[0], dataset[1]])
+    assert batch["images"].shape == (2, 4, 32, 64, 3) and not batch["images"].any()
+    assert batch["view_mask"].dtype == torch.bool
+
+
+@pytest.mark.parametrize("change", [{"photometric": 1.5}, {"gain": -0.1}, {"drop_command": -1}])
+def test_bad_augmentation_is_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ContractError, match=next(iter(change))):
+        AugmentationSettings(**change)
+
+
+def test_linear_probe_separates_what_is_separable() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randint(0, 3, (300,), generator=generator)
+    features = torch.randn(300, 8, generator=generator) * 5.0 + 20.0
+    features[torch.arange(300), states] += 40.0
+    weight, bias = fit_linear(features, states)
+    assert ((features @ weight.T + bias).argmax(dim=1) == states).float().mean() > 0.98

@@ -1,0 +1,117 @@
+"""Losses reward what is judged: the distance of the plan that is selected."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from latentvla_training.data.shards import ShardReader
+from latentvla_training.engine.recipe import Recipe
+from latentvla_training.planner.dataset import SceneDataset, collate
+from latentvla_training.planner.losses import (
+    LossSettings,
+    imitation_loss,
+    proposal_distance,
+    selected_ade,
+)
+from latentvla_training.planner.training import TrainedPlanner
+
+from latentvla_ros.contract import ContractError
+from latentvla_ros.model.config import PlannerConfig
+
+
+def _plans() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    future = torch.zeros(1, 8, 3)
+    future[0, :, 0] = torch.arange(1, 9).float()
+    candidates = future[:, None].repeat(1, 3, 1, 1)
+    candidates[0, 1, :, 1] += 1.0
+    candidates[0, 2, :, 1] += 4.0
+    return candidates, future, torch.ones(1, 8, dtype=torch.bool)
+
+
+def test_distance_is_ade_plus_yaw() -> None:
+    candidates, future, mask = _plans()
+    candidates[0, 0, :, 2] = 0.5
+    distance, ade = proposal_distance(candidates, future, mask, 2.0)
+    torch.testing.assert_close(ade, torch.tensor([[0.01, 1.00005, 4.0]]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(distance[0, 0], torch.tensor(1.01))
+
+
+def test_yaw_error_wraps() -> None:
+    candidates, future, mask = _plans()
+    candidates[..., 2] = torch.pi - 0.1
+    future[..., 2] = -torch.pi + 0.1
+    distance, ade = proposal_distance(candidates, future, mask, 1.0)
+    torch.testing.assert_close(distance - ade, torch.full((1, 3), 0.2), atol=1e-5, rtol=0)
+
+
+def test_masked_knots_do_not_count() -> None:
+    candidates, future, mask = _plans()
+    candidates[:, :, 7] += 100.0
+    mask[:, 7] = False
+    _, ade = proposal_distance(candidates, future, mask, 1.0)
+    assert ade[0, 0] < 0.02
+    _, ade = proposal_distance(candidates, future, torch.zeros_like(mask), 1.0)
+    assert not ade.any()
+
+
+def test_scores_learn_the_expected_distance() -> None:
+    """Where either of two futures may come, the compromise between them has the least distance."""
+    left, right = torch.zeros(1, 8, 3), torch.zeros(1, 8, 3)
+    left[..., 1], right[..., 1] = 1.0, -1.0
+    far = torch.zeros(1, 8, 3)
+    far[..., 1] = 3.0
+    middle = torch.zeros(1, 8, 3)
+    candidates = torch.stack([far, middle, far + 1], dim=1)
+    scores = torch.zeros(1, 3, requires_grad=True)
+    optimizer = torch.optim.Adam([scores], lr=0.1)
+    mask = torch.ones(1, 8, dtype=torch.bool)
+    for step in range(100):
+        future = left if step % 2 else right
+        losses = imitation_loss([candidates], scores, future, mask, LossSettings(assignment=0.0))
+        optimizer.zero_grad()
+        losses["expected"].backward()
+        optimizer.step()
+    assert scores.argmax() == 1
+    assert selected_ade(candidates, scores, left, mask).item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_loss_of_a_perfect_choice_is_least() -> None:
+    candidates, future, mask = _plans()
+    settings = LossSettings()
+    right = imitation_loss([candidates], torch.tensor([[9.0, 0, 0]]), future, mask, settings)
+    wrong = imitation_loss([candidates], torch.tensor([[0, 0, 9.0]]), future, mask, settings)
+    assert all(right[name] < wrong[name] for name in right)
+
+
+@pytest.mark.parametrize("blank", [False, True])
+def test_every_trainable_parameter_gets_a_gradient(
+    reader: ShardReader, tiny: PlannerConfig, blank: bool
+) -> None:
+    """Also when no light is readable: distributed training needs every parameter in every step."""
+    torch.manual_seed(0)
+    trained = TrainedPlanner(Recipe("tiny", blank_images=blank, model=tiny)).train()
+    with torch.no_grad():
+        trained.planner.head.control[-1].weight.normal_(0.0, 0.01)
+    dataset = SceneDataset(reader, tiny, with_targets=True, blank=blank)
+    batch = collate([dataset[0], dataset[1]])
+    batch["light"][:] = -100
+    torch.stack(list(trained(batch).values())).sum().backward()
+    without = [name for name, p in trained.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+    frozen = {name.split(".")[1] for name, p in trained.named_parameters() if not p.requires_grad}
+    assert {"reasoner", "ego_prior"} <= frozen
+
+
+def test_blank_images_are_encoded_once_and_equally(
+    reader: ShardReader, tiny: PlannerConfig
+) -> None:
+    trained = TrainedPlanner(Recipe("tiny", blank_images=True, model=tiny)).eval()
+    images = torch.zeros(2, 4, 32, 64, 3, dtype=torch.uint8)
+    torch.testing.assert_close(
+        trained.image_features(images), trained.planner.encode_images(images), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_negative_weight_is_refused() -> None:
+    with pytest.raises(ContractError, match=r"loss\.yaw"):
+        LossSettings(yaw=-1.0)
