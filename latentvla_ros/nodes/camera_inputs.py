@@ -17,6 +17,7 @@ from latentvla_ros.contract import BundleManifest, CameraModel, ContractError, R
 from latentvla_ros.nodes import conversions, qos
 from latentvla_ros.nodes.parameters import PlannerParameters
 from latentvla_ros.nodes.remaps import camera_info_name, image_name
+from latentvla_ros.nodes.topic_problems import why_silent
 from latentvla_ros.sensing.camera_health import CameraHealth
 from latentvla_ros.sensing.camera_synchronizer import CameraSynchronizer, SynchronizerSettings
 from latentvla_ros.sensing.image_decoding import CompressedImage as CompressedPayload
@@ -89,8 +90,8 @@ class CameraInputs:
         self.calibration = 0
         self.frames = 0
         self.listening = False
-        self._models: dict[str, CameraModel] = {}
         self._subscriptions: list[Subscription] = []
+        self._info_subscriptions: dict[str, Subscription] = {}
         for camera in self.cameras.values():
             if camera.model is not None:
                 self._accept(camera, camera.model)
@@ -102,9 +103,10 @@ class CameraInputs:
 
     def close(self) -> None:
         """Unsubscribe."""
-        for subscription in self._subscriptions:
+        for subscription in (*self._subscriptions, *self._info_subscriptions.values()):
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
+        self._info_subscriptions.clear()
 
     def clear(self) -> None:
         """Forget all buffered frames."""
@@ -120,6 +122,17 @@ class CameraInputs:
         """Measure rates from now on, as after activation."""
         self.health = CameraHealth(self.cameras, time.monotonic())
 
+    def why_silent(self, slot: str) -> str:
+        """Return why a camera's images cannot arrive, "" where the graph shows no reason."""
+        camera = self.cameras[slot]
+        kind = "CompressedImage" if camera.message_type == "compressed" else "Image"
+        return why_silent(
+            self._node,
+            self._node.resolve_topic_name(image_name(camera)),
+            f"sensor_msgs/msg/{kind}",
+            qos.camera(camera.reliability),
+        )
+
     def _subscribe(self, camera: RigCamera) -> None:
         kind = CompressedImage if camera.message_type == "compressed" else Image
         self._subscriptions.append(
@@ -128,16 +141,16 @@ class CameraInputs:
                 image_name(camera),
                 partial(self._on_image, camera),
                 qos.camera(camera.reliability),
+                event_callbacks=qos.no_events(),
             )
         )
         if camera.model is None:
-            self._subscriptions.append(
-                self._node.create_subscription(
-                    CameraInfo,
-                    camera_info_name(camera),
-                    partial(self._on_camera_info, camera),
-                    qos.CAMERA_INFO,
-                )
+            self._info_subscriptions[camera.slot] = self._node.create_subscription(
+                CameraInfo,
+                camera_info_name(camera),
+                partial(self._on_camera_info, camera),
+                qos.CAMERA_INFO,
+                event_callbacks=qos.no_events(),
             )
 
     def _on_image(self, camera: RigCamera, message: Image | CompressedImage) -> None:
@@ -178,20 +191,16 @@ class CameraInputs:
         self._on_refused(slot, cause, f"camera {slot!r} ({camera.topic}): {detail}")
 
     def _on_camera_info(self, camera: RigCamera, message: CameraInfo) -> None:
-        model = conversions.camera_model(message, camera.rectified)
-        known = self._models.get(camera.slot)
-        if known is not None and conversions.same_camera(known, model):
-            return
-        self._models[camera.slot] = model
+        """Take the intrinsics once: the subscription ends with the first that is accepted."""
         try:
-            self._accept(camera, model)
+            self._accept(camera, conversions.camera_model(message, camera.rectified))
         except ContractError as error:
-            self.preprocessors.pop(camera.slot, None)
-            self.calibration += 1
+            if camera.slot not in self.rejected:
+                self._on_refused(camera.slot, "camera_rejected", str(error))
             self.rejected[camera.slot] = str(error)
-            self._on_refused(camera.slot, "camera_rejected", str(error))
             return
         self.rejected.pop(camera.slot, None)
+        self._node.destroy_subscription(self._info_subscriptions.pop(camera.slot))
 
     def _accept(self, camera: RigCamera, model: CameraModel) -> None:
         """Prepare preprocessing; raises ContractError when the bundle cannot use the camera."""

@@ -72,16 +72,6 @@ def camera_model(info: CameraInfo, rectified: bool) -> CameraModel:
     return CameraModel(info.width, info.height, matrix, name, distortion)
 
 
-def same_camera(first: CameraModel, second: CameraModel) -> bool:
-    """Whether two calibrations are equal."""
-    return (
-        (first.width, first.height, first.distortion_model)
-        == (second.width, second.height, second.distortion_model)
-        and np.array_equal(first.matrix, second.matrix)
-        and np.array_equal(first.distortion, second.distortion)
-    )
-
-
 def quaternion_yaw(q: Quaternion) -> float:
     """Return the yaw of a quaternion of any length, NaN where it has no direction."""
     norm = math.sqrt(q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w)

@@ -57,8 +57,18 @@ class StatusPublisher:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._status = node.create_publisher(PlannerStatus, "~/status", qos.STATUS)
-        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        self._status = node.create_publisher(
+            PlannerStatus,
+            "~/status",
+            qos.STATUS,
+            event_callbacks=qos.no_publisher_events(),
+        )
+        self._diagnostics = node.create_publisher(
+            DiagnosticArray,
+            "/diagnostics",
+            qos.DIAGNOSTICS,
+            event_callbacks=qos.no_publisher_events(),
+        )
 
     def publish(
         self, lifecycle_state: str, health: HealthStatus, pipeline: Pipeline | None

@@ -17,6 +17,7 @@ from latentvla_ros.contract import Command, EgoMotion, Rig
 from latentvla_ros.geometry import se2
 from latentvla_ros.nodes import conversions, qos
 from latentvla_ros.nodes.parameters import PlannerParameters
+from latentvla_ros.nodes.topic_problems import why_silent
 from latentvla_ros.sensing.ego_motion_buffer import (
     EgoMotionBuffer,
     EgoMotionSettings,
@@ -71,7 +72,11 @@ class OdometryInput:
         self._arrivals: deque[float] = deque(maxlen=2048)
         self._started_s = time.monotonic()
         self._subscription = node.create_subscription(
-            Odometry, "~/input/odometry", self._on_odometry, qos.ODOMETRY
+            Odometry,
+            "~/input/odometry",
+            self._on_odometry,
+            qos.ODOMETRY,
+            event_callbacks=qos.no_events(),
         )
 
     def close(self) -> None:
@@ -92,6 +97,11 @@ class OdometryInput:
         while self._arrivals and len(self._arrivals) > 1 and steady_s - self._arrivals[0] > span_s:
             self._arrivals.popleft()
         return sum(1 for arrival in self._arrivals if steady_s - arrival <= span_s) / span_s
+
+    def why_silent(self) -> str:
+        """Return why odometry cannot arrive, "" where the graph shows no reason."""
+        topic = self._node.resolve_topic_name("~/input/odometry")
+        return why_silent(self._node, topic, "nav_msgs/msg/Odometry", qos.ODOMETRY)
 
     def _on_odometry(self, message: Odometry) -> None:
         self.received += 1
@@ -177,11 +187,19 @@ class CommandSource:
         self._from_route = parameters.command_source == "route"
         if self._from_route:
             self._subscription = node.create_subscription(
-                Path, "~/input/route", self._on_route, qos.COMMAND
+                Path,
+                "~/input/route",
+                self._on_route,
+                qos.COMMAND,
+                event_callbacks=qos.no_events(),
             )
         else:
             self._subscription = node.create_subscription(
-                DrivingCommand, "~/input/command", self._on_command, qos.COMMAND
+                DrivingCommand,
+                "~/input/command",
+                self._on_command,
+                qos.COMMAND,
+                event_callbacks=qos.no_events(),
             )
 
     def close(self) -> None:
@@ -208,6 +226,15 @@ class CommandSource:
         if timeout_s > 0 and t0_ns - self._stamp_ns > timeout_s * 1e9:
             return CommandInput(problem=f"{name}_expired")
         return self._newest
+
+    def why_silent(self) -> str:
+        """Return why no command or route can arrive, "" where one has, or no reason shows."""
+        if self._newest is not None:
+            return ""
+        name, kind = "~/input/command", "latentvla_msgs/msg/DrivingCommand"
+        if self._from_route:
+            name, kind = "~/input/route", "nav_msgs/msg/Path"
+        return why_silent(self._node, self._node.resolve_topic_name(name), kind, qos.COMMAND)
 
     def _on_command(self, message: DrivingCommand) -> None:
         if message.command not in tuple(Command):

@@ -31,7 +31,8 @@ from latentvla_ros.sensing.camera_synchronizer import FrameSet
 #: A backend call that lasts longer than this has hung.
 STALL_S = 2.0
 _FOREVER_S = float("inf")
-_FULL_COLLECTION_EVERY = 256
+#: Frames between collections of young garbage, and between full ones.
+_COLLECT_EVERY, _COLLECT_ALL_EVERY = 16, 1024
 
 
 class Pipeline:
@@ -72,6 +73,7 @@ class Pipeline:
         self.decoded: Counter[str] = Counter()
         self._active = False
         self._generation = 0
+        self._results_seen = 0
         self._maker: PlanMaker | None = None
         self._maker_calibration = -1
         self._absorbed: Counter[str] = Counter()
@@ -180,14 +182,25 @@ class Pipeline:
             )
         if not self._active:
             return
-        for slot, report in self.cameras.health.report(time.monotonic()).items():
+        now_s = time.monotonic()
+        for slot, report in self.cameras.health.report(now_s).items():
             if report.starving:
                 camera = self.cameras.cameras[slot]
+                reason = "" if report.rate_hz else self.cameras.why_silent(slot)
+                reason = reason or "is the Fast DDS profile set where its images are published?"
                 self._report(
                     f"camera_starving_{slot}",
-                    f"camera {slot!r} ({camera.topic}): {report.starving}; is the Fast DDS "
-                    "profile set where its images are published?",
+                    f"camera {slot!r} ({camera.topic}): {report.starving}; {reason}",
                 )
+        silent_s = self.odometry.silent_s(now_s)
+        if silent_s is None or silent_s > self.parameters.odometry_timeout_s:
+            self._explain("odometry_unmatched", self.odometry.why_silent(), HealthState.ERROR)
+        self._explain("command_unmatched", self._command.why_silent(), HealthState.DEGRADED)
+
+    def _explain(self, cause: str, reason: str, severity: HealthState) -> None:
+        """Report why an input cannot arrive, if there is a reason."""
+        if reason:
+            self._report(cause, reason, severity)
 
     def _close_retired(self) -> None:
         """Free the bundle that was in use before, once no plan is being made with it."""
@@ -324,8 +337,14 @@ class Pipeline:
             else:
                 self._publish(result)
         self._close_retired()
-        gc.collect(2 if self.plans % _FULL_COLLECTION_EVERY == 0 else 1)
         self._advance()
+        self._collect()
+
+    def _collect(self) -> None:
+        """Collect garbage between frames: automatic collection is off while planning."""
+        self._results_seen += 1
+        if self._results_seen % _COLLECT_EVERY == 0:
+            gc.collect(2 if self._results_seen % _COLLECT_ALL_EVERY == 0 else 1)
 
     def _publish(self, made: MadePlan) -> None:
         parameters = self.parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from nav_msgs.msg import Path
 from rclpy.lifecycle import LifecycleNode
 from visualization_msgs.msg import MarkerArray
@@ -33,7 +35,7 @@ class PlanPublisher:
     def __init__(self, node: LifecycleNode, output_frame: OutputFrame, base_frame: str) -> None:
         self._node, self._output_frame, self._base_frame = node, output_frame, base_frame
         self.sequence = 0
-        create = node.create_lifecycle_publisher
+        create = partial(node.create_lifecycle_publisher, event_callbacks=qos.no_publisher_events())
         self._trajectory = create(TrajectoryMessage, "~/output/trajectory", qos.OUTPUT)
         self._path = create(Path, "~/output/path", qos.OUTPUT)
         self._markers = create(MarkerArray, "~/debug/markers", qos.OUTPUT)

@@ -31,7 +31,7 @@ from latentvla_ros.runtime.bundle import Bundle, BundleError, load_bundle
 from latentvla_ros.safety.health import HealthMonitor, HealthState
 from latentvla_ros.sensing.rig_file import load_rig
 
-_TICK_S = 0.1
+_TICK_S = 0.2
 _FOREVER_S = float("inf")
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from latentvla_ros.contract.rig import Reliability
@@ -29,6 +33,20 @@ COMMAND = _profile(1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ODOMETRY = _profile(100, ReliabilityPolicy.BEST_EFFORT)
 #: Best effort takes any publisher.
 CAMERA_INFO = _profile(1, ReliabilityPolicy.BEST_EFFORT)
+
+
+def no_events() -> SubscriptionEventCallbacks:
+    """Return the events of our subscriptions: none.
+
+    rclpy's default events add two waitables to every subscription and publisher, which every wait
+    of the executor pays for; ``topic_problems`` looks for mismatches where an input is silent.
+    """
+    return SubscriptionEventCallbacks(use_default_callbacks=False)
+
+
+def no_publisher_events() -> PublisherEventCallbacks:
+    """Return the events of our publishers: none, as ``no_events``."""
+    return PublisherEventCallbacks(use_default_callbacks=False)
 
 
 def camera(reliability: Reliability) -> QoSProfile:

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from latentvla_msgs.msg import (
     InputStamp,
     TrajectoryCandidate,
-    TrajectoryPoint,
 )
 from latentvla_msgs.msg import Trajectory as TrajectoryMessage
 from latentvla_ros.contract import NUM_KNOTS, BundleManifest, ContractError, Plan
@@ -36,7 +35,6 @@ def trajectory_message(
     message.header.frame_id = frame
     message.base_frame = base_frame
     message.ego_pose = conversions.to_pose(ego_pose)
-    message.points = [TrajectoryPoint() for _ in range(NUM_POINTS)]
     columns = np.stack(
         [
             trajectory.speeds,

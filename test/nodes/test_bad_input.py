@@ -242,3 +242,31 @@ def test_a_plan_that_is_not_finite_or_not_drivable_is_not_published(
     assert "out of memory" in bench.seen("inference_failed").detail
     monkeypatch.setattr(backend, "infer", honest)
     recovers(bench, "plan_not_finite")
+
+
+def test_why_an_input_is_silent_is_said(bench: Bench) -> None:
+    import rclpy
+    from rclpy.context import Context
+    from sensor_msgs.msg import Image
+
+    from latentvla_msgs.msg import DrivingCommand
+
+    bench.running()
+    vehicle = bench.vehicle
+    for publisher in (vehicle.images["left"], vehicle.images["right"], vehicle.command):
+        vehicle.destroy_publisher(publisher)
+    inputs = "/planner_node/input"
+    other = Context()  # one topic cannot carry two types within one participant
+    rclpy.init(context=other)
+    driver = rclpy.create_node("driver", context=other)
+    driver.create_publisher(Image, f"{inputs}/left/image/compressed", 1)
+    driver.create_publisher(DrivingCommand, f"{inputs}/command", 1)  # volatile: nothing is latched
+    try:
+        bench.drive(1.8, command=None, slots=("front",))
+        left = bench.active("camera_starving_left")
+        assert "published as sensor_msgs/msg/Image" in left and "CompressedImage" in left
+        assert f"nobody publishes {inputs}/right/image" in bench.active("camera_starving_right")
+        assert "QoS" in bench.active("command_unmatched")
+    finally:
+        driver.destroy_node()
+        other.try_shutdown()
