@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 import tyro
 
 from latentvla_ros.contract import ContractError
+from latentvla_training.data.commands import Bag
 from latentvla_training.scoring.commands import BenchScoring, ScoreVectors
+from latentvla_training.world.commands import World
 
 
 def runs_folder() -> Path:
@@ -46,25 +48,6 @@ def run_folder(name_or_path: str) -> Path:
     """Return the folder of a run given by name or path."""
     path = Path(name_or_path)
     return path if path.name != name_or_path else runs_folder() / name_or_path
-
-
-@dataclass(frozen=True)
-class WorldMake:
-    """Make the scenes of a split of the built-in world that are not there yet."""
-
-    split: Literal["train", "val", "test"] = "train"
-    """Which networks."""
-    workers: int = 1
-    """Processes."""
-    episodes: int | None = None
-    """At most so many episodes; the split's own number by default."""
-
-    def __call__(self) -> int:
-        from latentvla_training.data.make import make_split
-
-        summary = make_split(self.split, workers=self.workers, max_episodes=self.episodes)
-        print(f"{summary.split}: {summary.scenes} scenes in {summary.shards} shards")
-        return 1 if summary.failed else 0
 
 
 @dataclass(frozen=True)
@@ -177,7 +160,8 @@ Commands = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[ReleaseBaselines, tyro.conf.subcommand("release-baselines")]
     | Annotated[ProbeLights, tyro.conf.subcommand("probe-lights")]
-    | Annotated[WorldMake, tyro.conf.subcommand("world-make")]
+    | Annotated[World, tyro.conf.subcommand("world")]
+    | Annotated[Bag, tyro.conf.subcommand("bag")]
     | Annotated[ScoreVectors, tyro.conf.subcommand("score-vectors")]
     | Annotated[BenchScoring, tyro.conf.subcommand("bench-scoring")]
 )
@@ -185,7 +169,12 @@ Commands = (
 
 def main() -> None:
     """Entry point of ``latentvla-train``."""
-    command = tyro.cli(Commands, prog="latentvla-train", description=__doc__)
+    command = tyro.cli(
+        Commands,
+        prog="latentvla-train",
+        description=__doc__,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )
     try:
         sys.exit(command())
     except (ContractError, FileNotFoundError) as error:

@@ -262,6 +262,6 @@ def load_split(
     paths = [path for path in sorted(folder.glob(f"*{SUFFIX}")) if not path.name.startswith(".")]
     if not paths:
         raise FileNotFoundError(
-            f"no shards in {folder}; make them with latentvla-train world-make --split {split}"
+            f"no shards in {folder}; make them with latentvla-train world make --split {split}"
         )
     return ShardReader(paths, cached_shards)

@@ -173,5 +173,5 @@ def test_shards_of_different_rigs_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_an_absent_split_says_how_to_make_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="world-make --split val"):
+    with pytest.raises(FileNotFoundError, match="world make --split val"):
         shards.load_split("val", tmp_path)
