@@ -27,7 +27,8 @@ class Attention(nn.Module):
             for part in self.key_value(memory).chunk(2, dim=-1)
         )
         mixed = functional.scaled_dot_product_attention(query, key, value)  # (B, heads, N, D/heads)
-        return self.output(mixed.transpose(1, 2).reshape(batch, count, width))
+        output: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, count, width))
+        return output
 
 
 class DecoderLayer(nn.Module):
@@ -45,18 +46,19 @@ class DecoderLayer(nn.Module):
         )
 
     def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
-        """Return queries (B, N, D) that have read ``memory`` (B, S, D), which is normalised already."""
+        """Return queries (B, N, D) that have read ``memory`` (B, S, D), normalised already."""
         normed = self.self_norm(queries)
         queries = queries + self.self_attention(normed, normed)
         queries = queries + self.cross_attention(self.cross_norm(queries), memory)
-        return queries + self.feed(self.feed_norm(queries))
+        output: Tensor = queries + self.feed(self.feed_norm(queries))
+        return output
 
 
 class GatedFusion(nn.Module):
     """Cross-attention into extra tokens behind a gate that starts at zero.
 
-    With the gate at zero the output equals the input bit for bit, so the fused planner starts as the
-    plain one (method.md 3.2 D).
+    With the gate at zero the output equals the input bit for bit, so the fused planner starts as
+    the plain one (method.md 3.2 D).
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -67,4 +69,7 @@ class GatedFusion(nn.Module):
 
     def forward(self, queries: Tensor, states: Tensor) -> Tensor:
         """Return queries (B, N, D) plus the gated reading of ``states`` (B, S, D)."""
-        return queries + torch.tanh(self.gate) * self.attention(self.norm(queries), states)
+        output: Tensor = queries + torch.tanh(self.gate) * self.attention(
+            self.norm(queries), states
+        )
+        return output

@@ -1,8 +1,8 @@
 """Bird's-eye view: 3-D anchors are projected into every view, image features are sampled there.
 
 Calibration is an input and sampling is ``grid_sample``, so one network serves other cameras and the
-graph exports without custom operators. Views of one time are averaged; different times stay apart in
-the channels, so that the encoder can read motion from their difference.
+graph exports without custom operators. Views of one time are averaged; different times stay apart
+in the channels, so that the encoder can read motion from their difference.
 """
 
 from __future__ import annotations

@@ -61,9 +61,10 @@ class PlannerConfig:
         for name in ("image_width", "image_height"):
             if getattr(self, name) <= 0 or getattr(self, name) % 32:
                 raise ContractError(name, getattr(self, name), "a positive multiple of 32")
-        positive = ("image_channels", "width", "heads", "bev_blocks", "view_tokens", "rounds")
-        positive += ("context_tokens", "context_layers", "reasoner_layers", "proposals")
-        for name in positive:
+        for name in (
+            *("image_channels", "width", "heads", "bev_blocks", "view_tokens", "rounds"),
+            *("context_tokens", "context_layers", "reasoner_layers", "proposals"),
+        ):
             if getattr(self, name) < 1:
                 raise ContractError(name, getattr(self, name), "at least 1")
         if self.width % (2 * self.heads):

@@ -10,10 +10,10 @@ MAX_CURVATURE = 0.3
 
 
 def rollout(steps: Tensor, curvature: Tensor) -> Tensor:
-    """Integrate arcs of length ``steps`` m and ``curvature`` 1/m, both (..., K), from the origin.
+    """Integrate arcs of ``steps`` m with ``curvature`` 1/m, both (..., K), from the origin.
 
     Returns:
-        poses (..., K, 3): x, y in m, yaw in (-pi, pi]. A zero step keeps the pose, heading included.
+        poses (..., K, 3): x, y in m, yaw in (-pi, pi]. A zero step keeps the pose.
     """
     turn = steps * curvature
     yaw = torch.cumsum(turn, dim=-1)

@@ -41,9 +41,10 @@ class Encoded:
 
 
 class ViewTokens(nn.Module):
-    """A few tokens per view by learned spatial attention; pixels know their ray in the ego frame."""
+    """A few tokens per view by spatial attention; pixels know their ray in the ego frame."""
 
     pixels: Tensor
+    times: Tensor
 
     def __init__(self, config: PlannerConfig) -> None:
         super().__init__()
@@ -78,8 +79,8 @@ class ViewTokens(nn.Module):
             place = self.ray(torch.cat([ray, times], dim=-1))
         located = features.flatten(3).transpose(2, 3) + place.to(features.dtype)  # (B, V, P, C)
         weights = self.attention(located).float().softmax(dim=2)  # (B, V, P, T)
-        tokens = weights.transpose(2, 3).to(located.dtype) @ located  # (B, V, T, C)
-        tokens = self.output(tokens) * view_mask[:, :, None, None].to(tokens.dtype)
+        read = weights.transpose(2, 3).to(located.dtype) @ located  # (B, V, T, C)
+        tokens: Tensor = self.output(read) * view_mask[:, :, None, None].to(read.dtype)
         return tokens.flatten(1, 2)
 
 
@@ -110,7 +111,7 @@ class StudentPlanner(nn.Module):
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Map images (B, V, H, W, 3) uint8 to stride-8 features (B, V, C, h, w)."""
-        features = self.image_encoder(images.flatten(0, 1))
+        features: Tensor = self.image_encoder(images.flatten(0, 1))
         return features.view(*images.shape[:2], *features.shape[1:])
 
     def encode(
@@ -143,9 +144,10 @@ class StudentPlanner(nn.Module):
     def decode(self, encoded: Encoded, latent_states: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """Return candidates (B, M, 8, 3) of every round and scores (B, M) of the last."""
         memory = torch.cat([encoded.memory, encoded.context.to(encoded.memory.dtype)], dim=1)
-        return self.head(
+        rounds, scores = self.head(
             encoded.bev, memory, encoded.context, encoded.ego, encoded.prior, latent_states
         )
+        return rounds, scores
 
     def forward(
         self,

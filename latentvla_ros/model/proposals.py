@@ -26,7 +26,7 @@ _SAMPLED = 48  # channels read per point
 
 
 def _initial_controls(count: int) -> tuple[Tensor, Tensor]:
-    """Return accelerations (M, 8) m/s^2 and curvatures (M, 8) 1/m that spread the first proposals."""
+    """Return accelerations (M, 8) m/s^2 and curvatures (M, 8) 1/m that spread the proposals."""
     accelerations = torch.tensor([0.0, -1.0, -2.0, -3.5, 1.0, 2.0])
     curvatures = torch.tensor([0.0, 0.0, 0.06, -0.06])
     index = torch.arange(count)
@@ -67,13 +67,10 @@ class ProposalHead(nn.Module):
         self.layer = DecoderLayer(width, config.heads)
         self.fusion = GatedFusion(width, config.heads) if config.latent_fusion else None
         self.control_norm = nn.LayerNorm(width)
-        self.control = nn.Sequential(
-            nn.Linear(width, width),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(width, 2 * NUM_KNOTS),
-        )
-        nn.init.zeros_(self.control[-1].weight)
-        nn.init.zeros_(self.control[-1].bias)
+        last = nn.Linear(width, 2 * NUM_KNOTS)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.control = nn.Sequential(nn.Linear(width, width), nn.GELU(approximate="tanh"), last)
         self.score = nn.Sequential(
             nn.Linear(2 * width, width), nn.GELU(approximate="tanh"), nn.Linear(width, 1)
         )
@@ -84,7 +81,7 @@ class ProposalHead(nn.Module):
         self.register_buffer("times", times, persistent=False)
 
     def _first_controls(self, prior: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return increments (B, M, 8) m and raw curvatures (B, M, 8) 1/m spread around the prior."""
+        """Return increments (B, M, 8) m and raw curvatures (B, M, 8) 1/m around the prior's."""
         steps, curvature = prior
         gain = self.acceleration * self.times * KNOT_INTERVAL_S  # (M, 8) m
         # Braking harder than to a stop would drive backwards; the prior itself is left as it is.

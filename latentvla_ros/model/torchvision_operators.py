@@ -1,8 +1,8 @@
 """Let timm be imported where torchvision's C++ operators cannot load.
 
 timm imports torchvision, and torchvision's wheels are built for CUDA torch. Beside a CPU torch its
-operators do not load and its import fails with "operator torchvision::nms does not exist". Declaring
-the names is enough: none of them is ever called here. With a CUDA torch nothing is touched.
+operators do not load and its import fails with "operator torchvision::nms does not exist".
+Declaring the names is enough: none is ever called here. With a CUDA torch nothing is touched.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _library: torch.library.Library | None = None
 
 
 def declare_missing_operators() -> None:
-    """Declare torchvision's operators, once, only for a CPU torch that has a torchvision beside it."""
+    """Declare torchvision's operators, once, for a CPU torch that has a torchvision beside it."""
     global _library
     if _library is not None or torch.version.cuda is not None:
         return

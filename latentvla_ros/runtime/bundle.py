@@ -123,14 +123,14 @@ def write_manifest(manifest: BundleManifest, folder: Path) -> None:
     """Write ``manifest.json`` into ``folder``, whole or not at all."""
     temporary = folder / (MANIFEST_FILE + ".tmp")
     temporary.write_text(manifest_to_json(manifest), encoding="utf-8")
-    os.replace(temporary, folder / MANIFEST_FILE)
+    temporary.replace(folder / MANIFEST_FILE)
 
 
 def manifest_from_json(text: str) -> BundleManifest:
     """Parse and check ``manifest.json``.
 
     The schema version is read first, so that a bundle of another major version is refused for that
-    reason alone. Fields that we do not know are an error unless the bundle's minor version is newer.
+    reason alone. Unknown fields are an error unless the bundle's minor version is newer.
 
     Raises:
         BundleError: with the field, the value found and the value expected.

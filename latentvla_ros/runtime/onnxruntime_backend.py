@@ -26,7 +26,7 @@ class OnnxRuntimeBackend:
         self._bundle: Bundle | None = None
 
     def load(self, bundle: Bundle) -> None:
-        """Create the session from ``model.onnx``; raises BundleError when the graph does not fit."""
+        """Create the session from ``model.onnx``; raises BundleError when it does not fit."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -68,7 +68,7 @@ class OnnxRuntimeBackend:
         batch = len(inputs["images"])
         if batch == 1:
             feed = {name: inputs[name] for name in Observation.INPUTS}
-            return dict(zip(Plan.OUTPUTS, self._session.run(list(Plan.OUTPUTS), feed)))
+            return dict(zip(Plan.OUTPUTS, self._session.run(list(Plan.OUTPUTS), feed), strict=True))
         single = [
             self.infer({name: array[index : index + 1] for name, array in inputs.items()})
             for index in range(batch)

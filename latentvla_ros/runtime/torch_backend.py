@@ -77,7 +77,9 @@ class TorchBackend:
                     for name in Observation.INPUTS
                 )
             )
-        return {name: value.cpu().numpy() for name, value in zip(Plan.OUTPUTS, outputs)}
+        return {
+            name: value.cpu().numpy() for name, value in zip(Plan.OUTPUTS, outputs, strict=True)
+        }
 
     def close(self) -> None:
         """Free the network."""

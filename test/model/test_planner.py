@@ -1,4 +1,4 @@
-"""Laws of the student planner: the zero gate, masks, kinematic candidates, calibration as an input."""
+"""Laws of the student planner: zero gate, masks, kinematic candidates, calibration as an input."""
 
 from __future__ import annotations
 

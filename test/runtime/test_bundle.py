@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from latentvla_ros.contract import BundleManifest, CameraSlot, View
 from latentvla_ros.runtime.bundle import (
     BundleError,

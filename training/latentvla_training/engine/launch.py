@@ -1,7 +1,7 @@
 """Starting training processes: one, or several under torchrun, with a memory allocator that keeps.
 
-On a CPU, glibc returns every large activation to the kernel and faults it in again at the next step,
-which costs a fifth of the time; a process must be started with that switched off.
+On a CPU, glibc returns every large activation to the kernel and faults it in again at the next
+step, which costs a fifth of the time; a process must be started with that switched off.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def needs_launch(processes: int) -> bool:
 
 
 def launch(arguments: list[str], processes: int) -> int:
-    """Run ``latentvla-train`` with ``arguments`` in ``processes`` processes; returns the exit status."""
+    """Run ``latentvla-train`` with ``arguments`` in some processes; returns the exit status."""
     environment = {**_ALLOCATOR, **os.environ, _LAUNCHED: "1"}
     command = [sys.executable, "-m"]
     if processes > 1:

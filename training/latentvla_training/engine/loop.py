@@ -31,8 +31,8 @@ Batch = dict[str, Tensor]
 class Task(Protocol):
     """What a run trains.
 
-    ``module`` maps a batch to weighted losses by name. ``batches`` yields those of this process from
-    a step on. ``validate`` returns figures of the averaged module.
+    ``module`` maps a batch to weighted losses by name. ``batches`` yields those of this process
+    from a step on. ``validate`` returns figures of the averaged module.
     """
 
     module: nn.Module
@@ -69,7 +69,7 @@ def run_training(
     stop_after_steps: int | None = None,
     progress: bool = True,
 ) -> nn.Module:
-    """Train ``task`` in ``folder``, from its checkpoint when there is one; returns the averaged module.
+    """Train ``task`` in ``folder``, from its checkpoint if any; returns the averaged module.
 
     Args:
         stop_after_steps: end this call after so many steps with a checkpoint, as if interrupted.

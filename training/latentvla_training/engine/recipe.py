@@ -51,10 +51,10 @@ class RunSettings:
     Attributes:
         passes: scenes shown to the network in all. batch_size: scenes a step, over all processes.
         prior_steps: of 256 scenes that the ego prior is trained for before all else (no images).
-        workers: processes that decode and augment. threads: of torch on a CPU; 0 leaves its default.
+        workers: processes that decode and augment. threads: of torch on a CPU; 0: its default.
         mixed_precision: ``bf16`` or ``no``.
-        checkpoint_minutes: wall time between checkpoints. log_steps: between entries in TensorBoard.
-        validate_passes: scenes between validations. validate_scenes: at most so many, evenly spread.
+        checkpoint_minutes: wall time between checkpoints. log_steps: between TensorBoard entries.
+        validate_passes: scenes between validations. validate_scenes: at most so many.
         seed: of weights, order and augmentation.
     """
 

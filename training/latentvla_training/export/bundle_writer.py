@@ -1,4 +1,4 @@
-"""Write a bundle: weights, graph and manifest, checked as a whole before it replaces the old one."""
+"""Write a bundle: weights, graph, manifest, checked as a whole before it replaces the old one."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def write_bundle(
 
 
 def _replace_folder(staging: Path, folder: Path) -> None:
-    """Put ``staging`` in the place of ``folder``; the old one is gone only when the new one stands."""
+    """Put ``staging`` in the place of ``folder``; the old one goes when the new one stands."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -1,8 +1,8 @@
 """The planner as an ONNX graph: float32 inside, weights stored in half precision.
 
 The network's weights are rounded to half precision first, so that ``model.safetensors``, the graph
-and the torch network hold the same numbers. In the file each large weight is fp16 followed by a Cast;
-ONNX Runtime folds the Cast when it loads, so nothing is slower.
+and the torch network hold the same numbers. In the file each large weight is fp16 followed by a
+Cast; ONNX Runtime folds the Cast when it loads, so nothing is slower.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def export_onnx(planner: StudentPlanner, path: Path) -> None:
 def _simplify(model: Any) -> None:
     """Fold constants of an onnxscript IR model, in place.
 
-    The exporter's own optimiser would also fold batch normalisation into weights, which then are not
-    the network's any more and do not fit half precision; ONNX Runtime folds it when it loads.
+    The exporter's own optimiser would also fold batch normalisation into weights, which then are
+    not the network's any more and do not fit half precision; ONNX Runtime folds it when it loads.
     """
     from onnx_ir.passes import common
     from onnxscript import optimizer
@@ -147,5 +147,4 @@ def store_weights_in_half(model: Any) -> None:
     nodes = list(graph.node)
     del graph.node[:]
     graph.node.extend([*casts, *nodes])
-    # Shape information of what is an initializer no more would contradict nothing, but is not needed.
     del graph.value_info[:]

@@ -91,7 +91,7 @@ def hide_ego_state(
     dynamics: NDArray[np.float32],
     dynamics_mask: NDArray[np.bool_],
 ) -> None:
-    """Hide, in place, past poses (4, 3), acceleration and wheel angle (6,); speed and yaw rate stay.
+    """Hide, in place, past poses (4, 3), acceleration and wheel angle (6,); the rest stays.
 
     Leading batch dimensions are free.
     """
@@ -106,7 +106,7 @@ def augment(
     settings: AugmentationSettings,
     rng: np.random.Generator,
 ) -> None:
-    """Change the inputs of one Scene in place; ``item`` owns its arrays (names as ``Observation``)."""
+    """Change the inputs of one Scene, named as ``Observation``, in place; it owns its arrays."""
     if rng.random() < settings.photometric:
         item["images"] = change_colours(item["images"], settings, rng)  # type: ignore[arg-type]
     item["intrinsics"], item["ego_from_camera"] = disturb_calibration(

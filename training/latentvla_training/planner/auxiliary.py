@@ -64,7 +64,7 @@ class AuxiliaryHeads(nn.Module):
         }
         if with_images:
             features = encoded.image_features[:, self.current]  # (B, V0, C, h, w)
-            batch, views, channels = features.shape[:3]
+            batch, _, channels = features.shape[:3]
             flat = features.flatten(0, 1)
             weights = self.look(flat).float().view(batch, -1).softmax(dim=1)
             values = features.float().transpose(1, 2).reshape(batch, channels, -1)

@@ -103,7 +103,7 @@ def _mean_ade(plans: NDArray[np.float32], reader: ShardReader) -> float:
 def train_ego_status(
     train: ShardReader, val: ShardReader, settings: EgoStatusSettings
 ) -> TrainedEgoStatus:
-    """Train one net per dropout probability and keep the one that is best on the validation split."""
+    """Train one net per dropout probability and keep the one that is best on ``val``."""
     results: dict[float, tuple[float, EgoStatusNet]] = {}
     for probability in settings.drop_ego_state:
         net = train_ego_prior(train, settings, probability)

@@ -1,7 +1,7 @@
 """The table of results: a bundle against what needs no cameras, on networks it has never seen.
 
-``latentvla-train evaluate --bundle nano --split test --json F``. Ours is the exported bundle through
-the onboard runtime, not the training code's copy of it.
+``latentvla-train evaluate --bundle nano --split test --json F``. Ours is the exported bundle
+through the onboard runtime, not the training code's copy of it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Can the image trunk see the light? A linear probe on its frozen features (experiments.md section 3).
+"""Can the image trunk see the light? A linear probe on its frozen features.
 
-The three lamps of the head that the ego's lane obeys are projected into the front view; the stride-8
-features there, interpolated and put side by side, go through one linear softmax layer. It is fitted on
-training networks and tested on others. Heads outside the image are counted, not probed.
+The three lamps of the head that the ego's lane obeys are projected into the front view; the
+stride-8 features there, interpolated and put side by side, go through one linear softmax layer. It
+is fitted on training networks and tested on others (experiments.md section 3). Heads outside the
+image are counted, not probed.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class LightScenes:
 
 @lru_cache(maxsize=4)
 def _stop_lines(network: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the middles of the stop lines (S, 2) and the lamps (S, 3, 3) of a network, map frame."""
+    """Return middles of stop lines (S, 2) and lamps (S, 3, 3) of a network in the map frame."""
     signals = build_road_map(network).signals
     middles = np.array([signal.stop_line.mean(axis=0) for signal in signals]).reshape(-1, 2)
     return middles, np.array([signal.lamp_centers for signal in signals]).reshape(-1, 3, 3)

@@ -28,7 +28,7 @@ class Errors:
 def displacement_errors(
     plans: NDArray[np.float32], future: NDArray[np.float32], mask: NDArray[np.bool_]
 ) -> Errors:
-    """Compare plans (N, 8, 3) with driven futures (N, 8, 3) where ``mask`` (N, 8); NaN without a knot."""
+    """Compare plans (N, 8, 3) with futures (N, 8, 3) where ``mask`` (N, 8); NaN without a knot."""
     offset = plans[..., :2].astype(np.float64) - future[..., :2]
     distance = np.where(mask, np.hypot(offset[..., 0], offset[..., 1]), np.nan)
     count = mask.sum(axis=1)

@@ -1,7 +1,7 @@
 """The trained baselines that come with the package, so that a table of results needs no training.
 
-A folder of safetensors files in half precision with their hashes. Of the planner that was trained on
-blank images only what is needed is kept: its image features are one constant map.
+A folder of safetensors files in half precision with their hashes. Of the planner that was trained
+on blank images only what is needed is kept: its image features are one constant map.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def load_baselines(folder: Path | None = None) -> Baselines:
     """Load and verify both baselines.
 
     Raises:
-        FileNotFoundError: there are none. ContractError: a file does not match its hash or settings.
+        FileNotFoundError: there are none. ContractError: a file does not match its hash.
     """
     folder = folder or released_folder()
     manifest = json.loads((folder / MANIFEST).read_text())

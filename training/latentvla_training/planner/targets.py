@@ -1,7 +1,7 @@
 """What the auxiliary heads learn from a Scene's labels; training only, gone at export.
 
-Imitation alone tells the image trunk little per scene; these targets tell it where the road is, where
-others drive, what the own light shows and where the route leads.
+Imitation alone tells the image trunk little per scene; these targets tell it where the road is,
+where others drive, what the own light shows and where the route leads.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class AuxiliaryTargets:
         raster: (X, Y) uint8, one bit per ``RASTER_PLANES``.
         velocity: (2, X, Y) int8, vx, vy of what occupies a cell in 0.25 m/s.
         route: (8, 2) float32 points on the route at ``ROUTE_DISTANCES_M``; NaN past its end.
-        leader: (3,) float32: whether there is one, gap m bumper to bumper, speed m/s along the route.
+        leader: (3,) float32: whether there is one, gap m between bumpers, speed m/s on the route.
         light: 0 none, 1 red, 2 yellow, 3 green, or ``IGNORE``.
         light_distance_m: NaN where there is none.
     """

@@ -26,8 +26,8 @@ DECISION_ADE_M = 2.0
 class TrainedPlanner(nn.Module):
     """The planner with its auxiliary heads; maps a batch to weighted losses.
 
-    The latent reasoner has no codebook to learn yet: it is frozen and its gate stays at zero, so it is
-    left out of the computation, which changes nothing.
+    The latent reasoner has no codebook to learn yet: it is frozen and its gate stays at zero, so it
+    is left out of the computation, which changes nothing.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -45,7 +45,7 @@ class TrainedPlanner(nn.Module):
         self.planner.image_encoder.to(memory_format=torch.channels_last)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Return stride-8 features (B, V, C, h, w); blank images are all one image, encoded once."""
+        """Return stride-8 features (B, V, C, h, w); blank images are one image, encoded once."""
         if not self.recipe.blank_images:
             return self.planner.encode_images(images)
         one = self.planner.encode_images(torch.zeros_like(images[:1, :1]))

@@ -43,7 +43,7 @@ def picture(value: int) -> bytes:
 def make_scene(
     index: int, network: str = "train-0000", pose: tuple[float, ...] = (50, 20, 0.7)
 ) -> Scene:
-    """Return Scene ``index``: the ego drives 4 + index % 5 m/s straight along a road at ``pose``."""
+    """Return Scene ``index``: 4 + index % 5 m/s straight along a road at ``pose``."""
     speed = 4.0 + index % 5
     ego = np.array(pose)
     times = np.arange(41) * 0.1
