@@ -67,19 +67,33 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
+        # colcon.pkg names it: puts `latentvla` on the PATH of a sourced workspace.
+        (f"share/{PACKAGE}/hook", ["resource/path.dsv"]),
         *share_files("launch"),
         *share_files("config"),
     ],
     zip_safe=False,
     python_requires=">=3.10",
-    install_requires=["numpy>=1.23", "opencv-python-headless>=4.5", "PyYAML>=5.4", "onnxruntime>=1.18"],
+    install_requires=[
+        "numpy>=1.23",
+        "opencv-python-headless>=4.5",
+        "PyYAML>=5.4",
+        "onnxruntime>=1.18",
+    ],
     extras_require={
         "torch": ["torch>=2.4", "safetensors>=0.4", "timm>=1.0"],
         "demo": ["rosbags>=0.10", "psutil>=5", "av>=12", "pillow>=10"],
         # ROS 2 itself, where no distribution is installed, and what builds our messages on it.
-        "ros": [f"ros-{name}" for name in (*ROS_RUN, *ROS_BUILD)] + ["catkin_pkg>=1.0"],
-        "test": ["pytest>=8", "hypothesis>=6", "mypy>=1.10", "types-PyYAML", "ruff>=0.5"]
-        + ["colcon-common-extensions", "setuptools<80"],
+        "ros": [*(f"ros-{name}" for name in (*ROS_RUN, *ROS_BUILD)), "catkin_pkg>=1.0"],
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6",
+            "mypy>=1.10",
+            "types-PyYAML",
+            "ruff>=0.5",
+            "colcon-common-extensions",
+            "setuptools<80",
+        ],
     },
     entry_points={
         "console_scripts": [

@@ -35,8 +35,9 @@ from latentvla_ros.data import data_path
 from latentvla_ros.nodes.remaps import rig_remaps
 from latentvla_ros.sensing.rig_file import load_rig
 
+WORLD_RIG = Path(__file__).resolve().parents[1] / "config" / "rig" / "world.yaml"
 ARGUMENTS = (
-    ("rig", "", "rig file of the vehicle (required), e.g. config/rig/world.yaml"),
+    ("rig", str(WORLD_RIG), "rig file of the vehicle; default: that of the built-in world"),
     ("bundle", "nano", "name of a shipped bundle, or a bundle's folder"),
     ("params", str(data_path("planner.param.yaml")), "parameter file of both nodes"),
     ("namespace", "", "namespace of both nodes"),
@@ -62,8 +63,6 @@ def _truth(name: str, text: str) -> bool:
 
 def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    if not value["rig"]:
-        raise RuntimeError("launch argument rig: found nothing, expected rig:=/path/to/rig.yaml")
     try:
         rig = load_rig(value["rig"])
     except ContractError as error:

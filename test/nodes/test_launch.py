@@ -147,7 +147,6 @@ def test_planner_launch_starts_both_and_activates(
         Launched(
             prefix,
             "planner.launch.py",
-            f"rig:={world_rig()}",
             f"bundle:={bundle}",
             "namespace:=car",
             "odometry:=/odom",
@@ -168,7 +167,6 @@ def test_planner_launch_starts_both_and_activates(
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("use_sim_time:=false", "launch argument rig"),
         ("rig:=/nowhere.yaml", "/nowhere.yaml"),
         ("params:=/nowhere.yaml", "launch argument params"),
         ("autostart:=perhaps", "autostart"),
@@ -177,8 +175,7 @@ def test_planner_launch_starts_both_and_activates(
 def test_a_wrong_argument_is_named(
     prefix: Path, launched: list[Launched], argument: str, words: str
 ) -> None:
-    rig = [] if "rig" in words or argument.startswith("rig") else [f"rig:={world_rig()}"]
-    launched.append(Launched(prefix, "planner.launch.py", *rig, argument))
+    launched.append(Launched(prefix, "planner.launch.py", argument))
     assert launched[0].wait(30) != 0
     assert words in launched[0].output()
 

@@ -21,6 +21,7 @@ PARTS = (
     "launch",
     "config",
     "resource",
+    "colcon.pkg",
     "package.xml",
     "setup.py",
     "setup.cfg",
@@ -215,6 +216,9 @@ def test_colcon(source: Path, tmp_path: Path, linked: bool) -> None:
             check=False,
         )
         assert ended.returncode == 2 and "max_speed_mps" in ended.stderr
+    assert shutil.which("latentvla", path=environment["PATH"]) == str(
+        prefix / "lib" / "latentvla_ros" / "latentvla"
+    )
     share = prefix / "share" / "latentvla_ros"
     assert (share / "package.xml").is_file() and (share / "launch" / "planner.launch.py").is_file()
     assert (share / "config" / "planner.param.yaml").read_text().startswith("# Parameters")
