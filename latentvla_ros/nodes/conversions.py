@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from typing import Any
 
 import numpy as np
@@ -113,3 +114,12 @@ def to_pose(planar: ArrayLike) -> Pose:
     pose = Pose()
     set_pose(pose, x, y, yaw)
     return pose
+
+
+def rgb_image(picture: NDArray[np.uint8], stamp_ns: int) -> ImageMessage:
+    """Return an (H, W, 3) RGB picture as a message."""
+    height, width = picture.shape[:2]
+    message = ImageMessage(height=height, width=width, encoding="rgb8", step=3 * width)
+    message.header.stamp = ns_to_stamp(stamp_ns)
+    message.data = array("B", picture.tobytes())
+    return message

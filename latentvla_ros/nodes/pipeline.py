@@ -320,7 +320,10 @@ class Pipeline:
             ),
             parameters.require_command,
         )
-        self._worker.submit(self._maker, PlanJob(frames, request, self.limits, self._generation))
+        self._worker.submit(
+            self._maker,
+            PlanJob(frames, request, self.limits, self._generation, self._publisher.wants_overlay),
+        )
 
     def _on_results(self) -> None:
         for result in self._worker.results():

@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from latentvla_ros.contract import Command, EgoMotion, Plan, Rig
+from latentvla_ros.contract import Command, EgoMotion, Observation, Plan, Rig, View
 from latentvla_ros.geometry.trajectory import Trajectory
+from latentvla_ros.nodes.overlay import draw_plan
+from latentvla_ros.nodes.raw_images import understood
 from latentvla_ros.runtime.planner import Planner
 from latentvla_ros.safety.health import HealthState
 from latentvla_ros.safety.plan_checks import PlanLimits, check_plan
@@ -43,13 +46,14 @@ class CommandRequest:
 class PlanJob:
     """What one plan is made from, and held against.
 
-    ``generation`` changes when buffers were cleared.
+    ``generation`` changes when buffers were cleared; ``with_overlay`` asks for a picture.
     """
 
     frames: FrameSet[CompressedImage | RawImage]
     command: CommandRequest
     limits: PlanLimits
     generation: int
+    with_overlay: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class MadePlan:
         inputs_ns: exposure stamps by view, ``front`` or, for a past view, ``front@-0.5``.
         stages_s: steady seconds per stage: ``observation``, ``backend``, ``checks``.
         notices: what to warn about.
+        overlay: (H, W, 3) RGB, the plan drawn into the reference camera's view, where asked for.
     """
 
     job: PlanJob
@@ -82,6 +87,7 @@ class MadePlan:
     inputs_ns: dict[str, int]
     stages_s: dict[str, float]
     notices: tuple[Notice, ...] = ()
+    overlay: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ class PlanMaker:
             self._generation, self._first_t0_ns = job.generation, t0_ns
         started_s = time.monotonic()
         frames = {
-            slot: CameraFrame(frame.stamp_ns, frame.payload)
+            slot: CameraFrame(frame.stamp_ns, understood(frame.payload))
             for slot, frame in job.frames.frames.items()
         }
         masked = self._builder.drops.copy()
@@ -171,6 +177,17 @@ class PlanMaker:
                 "checks": time.monotonic() - planned_s,
             },
             notices=tuple(notices),
+            overlay=self._overlay(observation, check.trajectory) if job.with_overlay else None,
+        )
+
+    def _overlay(self, observation: Observation, trajectory: Trajectory) -> NDArray[np.uint8]:
+        """Return the reference camera's current view with the trajectory drawn into it."""
+        view = self._builder.manifest.views.index(View(self._builder.rig.reference_camera))
+        return draw_plan(
+            observation.images[view],
+            observation.intrinsics[view],
+            observation.ego_from_camera[view],
+            trajectory,
         )
 
     def _none(

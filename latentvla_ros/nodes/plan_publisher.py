@@ -6,11 +6,13 @@ from functools import partial
 
 from nav_msgs.msg import Path
 from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
 from latentvla_msgs.msg import Trajectory as TrajectoryMessage
 from latentvla_ros.contract import BundleManifest
 from latentvla_ros.nodes import qos
+from latentvla_ros.nodes.conversions import rgb_image
 from latentvla_ros.nodes.markers import plan_markers
 from latentvla_ros.nodes.output_frame import OutputFrame
 from latentvla_ros.nodes.parameters import PlannerParameters
@@ -39,6 +41,7 @@ class PlanPublisher:
         self._trajectory = create(TrajectoryMessage, "~/output/trajectory", qos.OUTPUT)
         self._path = create(Path, "~/output/path", qos.OUTPUT)
         self._markers = create(MarkerArray, "~/debug/markers", qos.OUTPUT)
+        self._overlay = create(Image, "~/debug/overlay", qos.OUTPUT)
         self._autoware_types = autoware_types()
         self._autoware = None
         if self._autoware_types is not None:
@@ -48,9 +51,15 @@ class PlanPublisher:
 
     def close(self) -> None:
         """Destroy the publishers."""
-        for publisher in (self._trajectory, self._path, self._markers, self._autoware):
+        publishers = (self._trajectory, self._path, self._markers, self._overlay, self._autoware)
+        for publisher in publishers:
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
+
+    @property
+    def wants_overlay(self) -> bool:
+        """Whether somebody listens to ``~/debug/overlay``."""
+        return bool(self._overlay.get_subscription_count())
 
     def publish(
         self,
@@ -78,3 +87,5 @@ class PlanPublisher:
             self._autoware.publish(autoware_message(self._autoware_types, message))
         if parameters.publish_markers and self._markers.get_subscription_count():
             self._markers.publish(plan_markers(made.plan, trajectory, ego_pose, frame))
+        if made.overlay is not None:
+            self._overlay.publish(rgb_image(made.overlay, t0_ns))

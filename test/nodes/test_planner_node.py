@@ -40,3 +40,59 @@ def test_plans_carry_t0_and_follow_the_speed(bench: Bench) -> None:
     assert sum(status.drop_counts) == 0 and status.frames - status.plans in (0, 1)
     assert {camera.slot: camera.decoded for camera in status.cameras}["left"] == status.plans
     assert status.stage_names and status.age_s < 0.3
+
+
+def test_what_others_read_of_a_plan(bench: Bench) -> None:
+    from nav_msgs.msg import Path
+    from sensor_msgs.msg import Image
+    from vehicle import SECOND, ns
+    from visualization_msgs.msg import MarkerArray
+
+    heard: dict[str, list[object]] = {}
+    for kind, name in (
+        (Path, "output/path"),
+        (MarkerArray, "debug/markers"),
+        (Image, "debug/overlay"),
+    ):
+        kept = heard.setdefault(name, [])
+        bench.vehicle.create_subscription(kind, f"/planner_node/{name}", kept.append, 10)
+    bench.running()
+    bench.drive(1.2)
+    assert bench.until(lambda: all(heard.values()))
+    path = heard["output/path"][-1]
+    plan = next(p for p in bench.vehicle.plans if p.header.stamp == path.header.stamp)
+    assert path.header == plan.header and [p.pose for p in path.poses] == [
+        p.pose for p in plan.points
+    ]
+    assert ns(path.poses[-1].header.stamp) - ns(path.header.stamp) == 4 * SECOND
+    markers = {marker.ns: marker for marker in heard["debug/markers"][-1].markers}
+    assert set(markers) == {"trajectory", "knots", "candidates"}
+    assert len(markers["trajectory"].points) == 41 and len(markers["knots"].points) == 8
+    assert markers["trajectory"].header.frame_id == "odom"
+    overlay = heard["debug/overlay"][-1]
+    assert (overlay.width, overlay.height, overlay.encoding) == (768, 384, "rgb8")
+    picture = np.frombuffer(overlay.data, np.uint8).reshape(384, 768, 3)
+    ground, sky = picture[320, 384], picture[20, 384]
+    assert int(ground[1]) > int(ground[2]) + 20, "the ribbon lies on the road ahead"
+    assert abs(int(sky[1]) - 160) < 20
+
+
+def test_autoware_trajectory() -> None:
+    from types import SimpleNamespace
+
+    from latentvla_msgs.msg import Trajectory
+    from latentvla_ros.geometry.trajectory import constant_turn_rate, resample
+    from latentvla_ros.nodes.trajectory_messages import autoware_message, trajectory_message
+
+    def record(**values: object) -> SimpleNamespace:
+        return SimpleNamespace(points=[], **values)
+
+    types = SimpleNamespace(Trajectory=record, TrajectoryPoint=record)
+    trajectory = resample(constant_turn_rate(6.0, 0.1), 6.0)
+    message: Trajectory = trajectory_message(trajectory, (0, 0, 0), 5 * 10**9, "odom", "base_link")
+    converted = autoware_message(types, message)
+    assert converted.header is message.header and len(converted.points) == 41
+    point = converted.points[10]
+    assert point.time_from_start.sec == 1 and point.time_from_start.nanosec == 0
+    assert point.longitudinal_velocity_mps == pytest.approx(6.0, abs=0.1)
+    assert point.heading_rate_rps == pytest.approx(0.1, abs=0.02)
