@@ -17,6 +17,10 @@ from latentvla_ros.model.precision import full_precision
 #: Anchors nearer to the image plane than this (m) do not project.
 NEAR_M = 0.5
 
+#: Anchors fade out over this part of an image's half width and height at its edge, and over this
+#: part of a metre at ``NEAR_M``: a rounding error must not switch a cell on or off.
+FADE = 1e-3
+
 
 def project(
     points: Tensor, intrinsics: Tensor, ego_from_camera: Tensor, width: int, height: int
@@ -30,8 +34,8 @@ def project(
         width, height: of the images, pixels.
 
     Returns:
-        ``grid_sample`` coordinates (N, P, 2) for ``align_corners=False``, and whether a point is in
-        front of the camera and inside the image (N, P).
+        ``grid_sample`` coordinates (N, P, 2) for ``align_corners=False``, and how far a point is in
+        view (N, P): 1 in front of the camera and inside the image, 0 elsewhere, ``FADE`` between.
     """
     offset = points[None] - ego_from_camera[:, None, :3, 3]  # (N, P, 3)
     # Written without matmul: autocast must not touch geometry.
@@ -43,7 +47,8 @@ def project(
     safe = torch.where(in_front, depth, torch.ones_like(depth))
     grid_x = (image[..., 0] / safe + 0.5) * (2.0 / width) - 1.0
     grid_y = (image[..., 1] / safe + 0.5) * (2.0 / height) - 1.0
-    visible = in_front & (grid_x.abs() <= 1.0) & (grid_y.abs() <= 1.0)
+    outermost = torch.maximum(grid_x.abs(), grid_y.abs())
+    visible = ((1.0 - outermost) / FADE).clamp(0.0, 1.0) * ((depth - NEAR_M) / FADE).clamp(0.0, 1.0)
     grid = torch.stack([grid_x, grid_y], dim=-1).clamp(-2.0, 2.0)
     return grid, visible
 
@@ -123,7 +128,7 @@ class BevEncoder(nn.Module):
                 config.image_width,
                 config.image_height,
             )
-            weight = (visible & view_mask.reshape(-1, 1)).to(torch.float32)  # (B V, P)
+            weight = visible * view_mask.reshape(-1, 1).to(visible.dtype)  # (B V, P)
             sampled = functional.grid_sample(
                 features.flatten(0, 1).float(),
                 grid[:, :, None],
