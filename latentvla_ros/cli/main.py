@@ -11,8 +11,8 @@ from latentvla_ros import __version__
 
 #: Subcommand: (module with ``add_arguments(parser)`` and ``run(args) -> int``, one line of help).
 COMMANDS: dict[str, tuple[str, str]] = {
-    "doctor": ("latentvla_ros.cli.doctor", "check this machine; say what is missing and the remedy"),
-    "inspect": ("latentvla_ros.cli.inspect", "say what is in a bundle or a rig file, and check it"),
+    "doctor": ("latentvla_ros.cli.doctor", "check this machine, name what it lacks and the remedy"),
+    "inspect": ("latentvla_ros.cli.inspect", "say what is in a bundle, bag or rig file; check it"),
     "replay": ("latentvla_ros.cli.replay", "play a bag through the planner and the gate over DDS"),
     "demo": ("latentvla_ros.cli.demo", "replay the shipped bag and draw what was planned"),
     "bench": ("latentvla_ros.cli.bench", "measure the CPU time of a plan"),
