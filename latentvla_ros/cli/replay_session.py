@@ -285,6 +285,7 @@ def node_environment(settings: NodeSettings) -> dict[str, str | None]:
         "ROS_LOG_DIR": str(settings.ros_log_folder),
         **dict.fromkeys(VARIABLES),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",  # a crash in native code then says where, in the log
         # The ROS wheels re-exec Python once to set the library path; a leaked mark prevents it.
         "_ROS_WHEELS_BOOTSTRAP_COMPLETE": None,
     }

@@ -33,6 +33,8 @@ from latentvla_ros.nodes.recording import Recording, StatusSample
 #: Period of /clock, s of steady time; architecture.md asks for 100 Hz or more.
 CLOCK_PERIOD_S = 0.008
 _CHECK_PERIOD_S = 0.25
+#: Causes in a planner's status that configuring again would not change.
+_LASTING_FAULTS = ("bundle_error", "configuration_error")
 _CDR_LITTLE_ENDIAN = b"\x00\x01\x00\x00"
 
 
@@ -193,9 +195,13 @@ class ReplayPlayer:
         return decode_status(heard[-1]) if heard else None
 
     def planner_has_failed(self) -> bool:
-        """Return whether the planner's newest status reports a fault."""
+        """Return whether the planner's newest status reports a fault that waiting cannot mend."""
         status = self._latest_status()
-        return status is not None and status.health == PlannerStatus.FAULT
+        return (
+            status is not None
+            and status.health == PlannerStatus.FAULT
+            and status.cause in _LASTING_FAULTS
+        )
 
     def planner_cause(self) -> str:
         """Return what the planner's newest status complains about; empty for nothing."""
