@@ -43,13 +43,16 @@ class Task(Protocol):
 
 
 def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
-    """Return the rate of ``step``: linear warm-up, then a cosine."""
+    """Return the rate of ``step``: linear warm-up, then a cosine, in every cycle."""
+    length = max(1, steps // settings.cycles)
+    cycle = min(step // length, settings.cycles - 1)
+    step -= cycle * length
+    peak = settings.learning_rate * settings.cycle_factor**cycle
     if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+        return peak * (step + 1) / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(1, length - settings.warmup_steps)
     cosine = 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
-    floor = settings.final_fraction
-    return settings.learning_rate * (floor + (1.0 - floor) * cosine)
+    return peak * (settings.final_fraction + (1.0 - settings.final_fraction) * cosine)
 
 
 def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:

@@ -18,11 +18,13 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with warm-up and a cosine to ``final_fraction`` of the rate.
+    """AdamW with warm-up and a cosine to ``final_fraction`` of the rate, once or in cycles.
 
     Attributes:
         learning_rate, weight_decay: of AdamW. clip: largest gradient norm.
         warmup_steps: of linear warm-up. final_fraction: of the rate at the end.
+        cycles: equal parts of the run, each with its own warm-up and cosine (a part that ends is a
+            usable planner). cycle_factor: of the rate from one cycle to the next.
         ema_decay: of the averaged weights that are validated and exported.
     """
 
@@ -31,6 +33,8 @@ class OptimizerSettings:
     clip: float = 5.0
     warmup_steps: int = 100
     final_fraction: float = 0.02
+    cycles: int = 1
+    cycle_factor: float = 0.6
     ema_decay: float = 0.998
 
     def __post_init__(self) -> None:
@@ -40,6 +44,12 @@ class OptimizerSettings:
         for name in ("final_fraction", "ema_decay"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ContractError(f"optimizer.{name}", getattr(self, name), "0 to below 1")
+        if self.cycles < 1 or not 0.0 < self.cycle_factor <= 1.0:
+            raise ContractError(
+                "optimizer.cycles",
+                (self.cycles, self.cycle_factor),
+                "cycles >= 1, a factor in (0, 1]",
+            )
         if self.warmup_steps < 0 or self.weight_decay < 0:
             raise ContractError("optimizer.warmup_steps", self.warmup_steps, "at least 0")
 

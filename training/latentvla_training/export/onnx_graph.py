@@ -27,9 +27,12 @@ _SMALL = 256
 
 
 def round_to_half(planner: StudentPlanner) -> None:
-    """Round every floating-point weight and running statistic to half precision, in place."""
+    """Round every floating-point weight and running statistic to half precision, in place.
+
+    Constants that no checkpoint holds (anchors, scales of inputs) stay as they are.
+    """
     with torch.no_grad():
-        for tensor in (*planner.parameters(), *planner.buffers()):
+        for tensor in planner.state_dict().values():
             if tensor.is_floating_point():
                 tensor.copy_(tensor.to(torch.float16).to(tensor.dtype))
 

@@ -198,6 +198,7 @@ def print_table(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
+    console.width = max(console.width, 132)  # also where the output is a file
     table = Table(
         title=f"{result['bundle']} on {result['split']}: {result['scenes']} scenes of "
         f"{result['networks']} networks, {result['decision_scenes']} decision scenes; m over 4 s, "

@@ -86,6 +86,14 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
+def test_cycles_begin_anew_at_a_lower_rate() -> None:
+    settings = OptimizerSettings(learning_rate=1.0, warmup_steps=10, cycles=2, cycle_factor=0.5)
+    once = OptimizerSettings(learning_rate=1.0, warmup_steps=10)
+    rates = [learning_rate(step, 200, settings) for step in range(200)]
+    assert rates[:100] == [learning_rate(step, 100, once) for step in range(100)]
+    assert rates[100:] == pytest.approx([0.5 * rate for rate in rates[:100]])
+
+
 def test_shipped_recipes_are_valid() -> None:
     assert load_recipe("nano").model.view_time_offsets_s == (0.0, 0.0, 0.0, -0.5)
     assert load_recipe("smoke").run.steps == 6
@@ -100,6 +108,7 @@ def test_shipped_recipes_are_valid() -> None:
         ({"name": "x", "run": {"passes": "many"}}, "run.passes"),
         ({"name": "x", "model": {"width": 30}}, "width"),
         ({"name": "x", "optimizer": {"learning_rate": -1}}, "learning_rate"),
+        ({"name": "x", "optimizer": {"cycles": 0}}, "cycles"),
         ({}, "name"),
         ([], "recipe"),
     ],
