@@ -106,6 +106,8 @@ def write_bundle(
         provenance = {**manifest.provenance, "parity_torch_onnxruntime": asdict(parity)}
         write_manifest(replace(manifest, files=files, provenance=provenance), staging)
         staging.chmod(0o755)
+        for file in staging.iterdir():
+            file.chmod(0o644)
         _replace_folder(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
