@@ -268,12 +268,12 @@ class Bench:
             self.spin(0.02 if not self.clock_ns else 0.01)
 
     def active(self, cause: str) -> str:
-        """Wait until /diagnostics lists a cause as active, be it the worst or not; its detail."""
+        """Wait until /diagnostics lists a cause as active, be it the worst or not; its newest detail."""
         return self.until(
             lambda: next(
                 (
                     entry.value
-                    for array in self.vehicle.diagnostics
+                    for array in reversed(self.vehicle.diagnostics)
                     for status in array.status
                     for entry in status.values
                     if entry.key == f"active: {cause}"
