@@ -268,7 +268,7 @@ class Bench:
             self.spin(0.02 if not self.clock_ns else 0.01)
 
     def active(self, cause: str) -> str:
-        """Wait until /diagnostics lists a cause as active, be it the worst or not; its newest detail."""
+        """Wait until /diagnostics lists a cause as active; return its newest detail."""
         return self.until(
             lambda: next(
                 (
