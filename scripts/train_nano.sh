@@ -6,7 +6,7 @@ train="$1/latentvla-train"
 run=${2:-nano}
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 for split in train val test; do
-    "$train" world-make --split "$split" --workers "$cores"
+    "$train" world make --split "$split" --workers "$cores"
 done
 "$train" train --recipe nano --run "$run" --processes "$cores"
 "$train" export --run "$run" --name nano --out "out/bundles/nano"
