@@ -87,7 +87,7 @@ def paint_ground(road_map: RoadMap) -> GroundRaster:
             if not len(touching):
                 continue
             fine[:] = GRASS
-            clipped = shapely.clip_by_rect(geometries[touching], *window.bounds)
+            clipped = _clip(geometries[touching], window)
             for index, geometry in zip(touching, clipped, strict=True):
                 for part in getattr(geometry, "geoms", [geometry]):
                     _fill(fine, part, corner, shapes[index][0])
@@ -98,6 +98,19 @@ def paint_ground(road_map: RoadMap) -> GroundRaster:
             count += len(tiles)
             stored.append(_pack(fine, tiles, _PALETTE, left, top))
     return GroundRaster(origin, tile_index, np.concatenate(stored))
+
+
+def _clip(geometries: NDArray[np.object_], window: shapely.Polygon) -> NDArray[np.object_]:
+    """Return what lies within ``window``.
+
+    GEOS's fast clipping raises where it would leave a ring of two points (a corner that touches the
+    window); the slower intersection does not.
+    """
+    try:
+        clipped = shapely.clip_by_rect(geometries, *window.bounds)
+    except shapely.GEOSException:
+        clipped = shapely.intersection(geometries, window)
+    return np.asarray(clipped)
 
 
 def _surfaces(road_map: RoadMap) -> Iterator[tuple[int, shapely.Geometry]]:

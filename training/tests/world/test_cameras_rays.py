@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latentvla_training.world import ground, ray_casting
@@ -84,6 +85,19 @@ def test_ground_far_away_is_the_mean_of_what_a_pixel_covers():
         for dy in np.linspace(-3.0, 3.0, 121)
     ]
     assert pixel == pytest.approx(np.mean(grid, axis=0), abs=12.0)
+
+
+def test_ground_is_the_same_where_fast_clipping_fails(monkeypatch):
+    """As it does at test-0011, which without a way out was missing from the test split."""
+    plain = ground.paint_ground(crossroads_map())
+
+    def fail(*_):
+        raise shapely.GEOSException("IllegalArgumentException: Invalid number of points")
+
+    monkeypatch.setattr(ground.shapely, "clip_by_rect", fail)
+    slow = ground.paint_ground(crossroads_map())
+    np.testing.assert_array_equal(slow.tile_index, plain.tile_index)
+    np.testing.assert_array_equal(slow.texels, plain.texels)
 
 
 def test_tiles_without_paint_are_not_stored():
