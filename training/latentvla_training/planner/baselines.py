@@ -29,7 +29,10 @@ def constant_velocity_plans(reader: ShardReader) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class EgoStatusSettings:
-    """Settings of the ego-status net and of its training.
+    """Settings of the ego-status net and of its training, long enough to converge.
+
+    On the validation split of the built-in world 4,000 steps at 1e-3 end at 1.07 m, 24,000 at 0.95;
+    12,000 at 3e-3 at 0.94. A baseline that is still learning would flatter what is compared with it.
 
     Attributes:
         width, layers: of the net.
@@ -42,9 +45,9 @@ class EgoStatusSettings:
 
     width: int = 256
     layers: int = 3
-    steps: int = 4000
+    steps: int = 12000
     batch_size: int = 256
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.01
     drop_ego_state: tuple[float, ...] = (0.0, 0.5)
     drop_command: float = 0.0
