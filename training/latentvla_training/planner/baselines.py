@@ -31,8 +31,8 @@ def constant_velocity_plans(reader: ShardReader) -> NDArray[np.float32]:
 class EgoStatusSettings:
     """Settings of the ego-status net and of its training, long enough to converge.
 
-    On the validation split of the built-in world 4,000 steps at 1e-3 end at 1.07 m, 24,000 at 0.95;
-    12,000 at 3e-3 at 0.94. A baseline that is still learning would flatter what is compared with it.
+    On the validation split of the built-in world 4,000 steps at 1e-3 end at 1.07 m, 24,000 at 0.95
+    and 12,000 at 3e-3 at 0.94. A baseline that still learns would flatter what it is compared with.
 
     Attributes:
         width, layers: of the net.
