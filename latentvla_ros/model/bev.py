@@ -28,7 +28,7 @@ def project(
     """Project ego-frame points into views.
 
     Args:
-        points: (P, 3) m.
+        points: (P, 3) m, or (N, P, 3) where every view has its own.
         intrinsics: (N, 3, 3), the centre of the top-left pixel at (0, 0).
         ego_from_camera: (N, 4, 4).
         width, height: of the images, pixels.
@@ -37,7 +37,7 @@ def project(
         ``grid_sample`` coordinates (N, P, 2) for ``align_corners=False``, and how far a point is in
         view (N, P): 1 in front of the camera and inside the image, 0 elsewhere, ``FADE`` between.
     """
-    offset = points[None] - ego_from_camera[:, None, :3, 3]  # (N, P, 3)
+    offset = points - ego_from_camera[:, None, :3, 3]  # (N, P, 3)
     # Written without matmul: autocast must not touch geometry.
     rotation = ego_from_camera[:, None, :3, :3]
     camera = (offset[..., :, None] * rotation).sum(-2)  # R^T (p - t)

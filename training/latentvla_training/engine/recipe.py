@@ -122,11 +122,13 @@ class Recipe:
 
     Attributes:
         name: of the recipe, and of the run unless another is given.
+        start_from: name of a run whose averaged weights this one begins with; "" for none.
         blank_images: train on images that are all zero (the baseline that cannot see).
         model, data, augmentation, loss, optimizer, run: settings.
     """
 
     name: str
+    start_from: str = ""
     blank_images: bool = False
     model: PlannerConfig = field(default_factory=PlannerConfig)
     data: DataSettings = field(default_factory=DataSettings)

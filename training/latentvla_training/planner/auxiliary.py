@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from latentvla_ros.model.bev import project
 from latentvla_ros.model.config import PlannerConfig
 from latentvla_ros.model.planner import Encoded
+from latentvla_ros.model.precision import full_precision
 from latentvla_training.planner.targets import (
     IGNORE,
     LEADER_RANGE_M,
@@ -19,6 +21,7 @@ from latentvla_training.planner.targets import (
 _POSITIVE = (1.0, 2.0, 2.0, 6.0, 6.0)
 _PLANE_WEIGHT = (0.5, 1.0, 0.25, 1.0, 0.5)
 _LIGHT_WEIGHT = (0.5, 1.0, 2.0, 1.0)  # none, red, yellow, green
+_LAMP_WEIGHT = (0.1, 1.0, 4.0, 1.5)
 
 # Which context token carries what; the rest are free.
 _LIGHT, _LEADER, _ROUTE = 0, 1, 2
@@ -27,8 +30,9 @@ _LIGHT, _LEADER, _ROUTE = 0, 1, 2
 class AuxiliaryHeads(nn.Module):
     """Read road, road users, route, leader and own light out of the planner's insides.
 
-    The own light is read twice: from the image features by a linear map under spatial attention,
-    which trains the trunk to see it, and from a context token, which brings it to the plan.
+    The own light is read three times: from the image features where its lamps project, and by
+    attention over all of them, which trains the trunk to see it; and from a context token, which
+    brings it to the plan.
     """
 
     positive: Tensor
@@ -41,6 +45,7 @@ class AuxiliaryHeads(nn.Module):
         self.raster = nn.Conv2d(config.width, 4 * (len(RASTER_PLANES) + 2), 1)
         self.look = nn.Conv2d(config.image_channels, 1, 1)
         self.seen_light = nn.Linear(config.image_channels, 4)
+        self.lamps = nn.Linear(3 * config.image_channels, 4)
         self.light = nn.Linear(config.width, 5)  # four states and the distance
         self.leader = nn.Linear(config.width, 3)
         self.route = nn.Linear(config.width, 2 * len(ROUTE_DISTANCES_M))
@@ -72,6 +77,45 @@ class AuxiliaryHeads(nn.Module):
             result["seen_light"] = self.seen_light(pooled.to(flat.dtype)).float()
         return result
 
+    def read_lamps(
+        self, encoded: Encoded, batch: dict[str, Tensor], config: PlannerConfig
+    ) -> tuple[Tensor, Tensor]:
+        """Classify the own lamps in every view that shows them, and as many random places.
+
+        Args:
+            batch: ``lamps`` (B, 3, 3), ``light`` (B,), ``view_mask`` and calibration.
+
+        Returns:
+            logits (2 B V, 4) none, red, yellow, green, and their classes (2 B V,) or ``IGNORE``.
+        """
+        views = batch["view_mask"].shape[1]
+        known = torch.isfinite(batch["lamps"]).all(dim=2).all(dim=1) & (batch["light"] > 0)
+        with full_precision(batch["lamps"].device):
+            grid, visible = project(
+                torch.nan_to_num(batch["lamps"]).repeat_interleave(views, dim=0),
+                batch["intrinsics"].flatten(0, 1),
+                batch["ego_from_camera"].flatten(0, 1),
+                config.image_width,
+                config.image_height,
+            )  # (B V, 3, 2)
+            seen = (visible > 0).all(dim=1) & batch["view_mask"].flatten()
+            shown = seen & known.repeat_interleave(views)
+            elsewhere = grid - grid.mean(dim=1, keepdim=True)
+            elsewhere = elsewhere.clamp(-0.3, 0.3) + 1.8 * torch.rand_like(grid[:, :1]) - 0.9
+            features = encoded.image_features.flatten(0, 1).float()
+            places = torch.cat([grid, elsewhere], dim=1)[:, :, None]
+            sampled = functional.grid_sample(features, places, align_corners=False)[..., 0]
+            rows = sampled.transpose(1, 2).reshape(len(grid), 2, -1).transpose(0, 1).flatten(0, 1)
+            logits = self.lamps(rows)
+        light = batch["light"].repeat_interleave(views)
+        classes = torch.cat(
+            [
+                torch.where(shown, light, IGNORE),
+                torch.where(batch["view_mask"].flatten(), 0, IGNORE),
+            ]
+        )
+        return logits, classes
+
 
 def auxiliary_loss(
     heads: AuxiliaryHeads, predicted: dict[str, Tensor], batch: dict[str, Tensor]
@@ -92,7 +136,7 @@ def auxiliary_loss(
     light = batch["light"]
     # A sum over a count keeps every parameter in the graph when no light can be read at all.
     readable = heads.light_weight[light.clamp(min=0)] * (light != IGNORE)
-    for name, weight in (("light", 0.3), ("seen_light", 0.3)):
+    for name, weight in (("light", 0.6), ("seen_light", 0.3)):
         if name in predicted:
             error = functional.cross_entropy(
                 predicted[name][:, :4],
@@ -104,6 +148,14 @@ def auxiliary_loss(
             losses[name] = weight * error / readable.sum().clamp(min=1.0)
     known = (light > 0).float()
     distance = torch.nan_to_num(batch["light_distance_m"]) * 0.05
+    if "lamps" in predicted:
+        logits, classes = predicted["lamps"], batch["lamp_classes"]
+        weights = logits.new_tensor(_LAMP_WEIGHT)
+        error = functional.cross_entropy(
+            logits, classes, weights, ignore_index=IGNORE, reduction="sum"
+        )
+        counted = weights[classes.clamp(min=0)] * (classes != IGNORE)
+        losses["lamps"] = error / counted.sum().clamp(min=1.0)
     off = (predicted["light"][:, 4] - distance).abs() * known
     losses["light_distance"] = 0.3 * off.sum() / known.sum().clamp(min=1.0)
     exists = batch["leader"][:, 0]

@@ -19,6 +19,7 @@ from latentvla_ros.model.config import PlannerConfig
 from latentvla_ros.sensing.image_decoding import decode_compressed
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner.augmentation import AugmentationSettings, augment
+from latentvla_training.planner.lamps import own_lamps
 from latentvla_training.planner.targets import AuxiliaryTargets, RasterGrid, auxiliary_targets
 
 Item = dict[str, Any]
@@ -104,6 +105,7 @@ class SceneDataset(Dataset[Item]):
             item["route"], item["leader"] = target.route, target.leader
             item["light"] = np.int64(target.light)
             item["light_distance_m"] = np.float32(target.light_distance_m)
+            item["lamps"] = target.lamps
         return item
 
 
@@ -118,6 +120,7 @@ def compute_targets(reader: ShardReader, grid: RasterGrid) -> list[AuxiliaryTarg
             lambda name, index=index: reader.heavy_label(index, name),
             int(columns["own_light"][index]),
             float(columns["own_light_distance_m"][index]),
+            own_lamps(reader, index),
             grid,
         )
         for index in tqdm(range(len(reader)), desc="targets", unit="scene", leave=False)

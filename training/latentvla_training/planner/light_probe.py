@@ -9,7 +9,6 @@ image are counted, not probed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from latentvla_ros.geometry import se2
 from latentvla_ros.model.bev import project
 from latentvla_ros.model.config import PlannerConfig
 from latentvla_ros.model.planner import StudentPlanner
@@ -27,15 +25,11 @@ from latentvla_ros.runtime.bundle import WEIGHTS_FILE, load_bundle
 from latentvla_training.data.make import ensure_split
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner.dataset import decode_views
-from latentvla_training.world.episode import EgoVehicle
-from latentvla_training.world.networks import build_road_map
+from latentvla_training.planner.lamps import own_lamps
 from latentvla_training.world.road_map import SignalState
 
 BINS_M = ((0.0, 10.0), (10.0, 20.0), (20.0, 30.0), (30.0, 40.0), (40.0, 55.0))
 GATE_M, GATE_ACCURACY = 40.0, 0.9
-
-#: A stop line must be this near (m) to where the labels put it, to be taken for the own one.
-_MATCH_M = 4.0
 
 
 @dataclass(frozen=True)
@@ -55,35 +49,6 @@ class LightScenes:
     outside: int
 
 
-@lru_cache(maxsize=4)
-def _stop_lines(network: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return middles of stop lines (S, 2) and lamps (S, 3, 3) of a network in the map frame."""
-    signals = build_road_map(network).signals
-    middles = np.array([signal.stop_line.mean(axis=0) for signal in signals]).reshape(-1, 2)
-    return middles, np.array([signal.lamp_centers for signal in signals]).reshape(-1, 3, 3)
-
-
-def _own_lamps(reader: ShardReader, index: int) -> NDArray[np.float64] | None:
-    """Return the lamps (3, 3) of the own light in the ego frame, or None when none matches."""
-    columns = reader.columns
-    vehicle = EgoVehicle()
-    front = vehicle.rear_axle_to_center_m + 0.5 * vehicle.length_m
-    pose = columns["ego_pose"][index]
-    route = reader.heavy_label(index, "centerline")
-    beside = int(np.hypot(*(route[:41, :2] - pose[:2]).T).argmin())
-    ahead = beside + round(float(columns["own_light_distance_m"][index]) + front)
-    if ahead >= len(route):
-        return None
-    middles, lamps = _stop_lines(str(columns["network"][index]))
-    distance = np.hypot(*(middles - route[ahead, :2]).T)
-    best = int(distance.argmin())
-    if distance[best] > _MATCH_M:
-        return None
-    found = lamps[best].copy()
-    found[:, :2] = se2.transform_points(se2.inverse(pose), found[:, :2])
-    return found
-
-
 def light_scenes(reader: ShardReader, width: int, height: int) -> LightScenes:
     """Find the Scenes with an own light within range whose head the first view shows."""
     columns = reader.columns
@@ -93,7 +58,7 @@ def light_scenes(reader: ShardReader, width: int, height: int) -> LightScenes:
     )
     chosen, lamps, outside = [], [], 0
     for index in candidates:
-        found = _own_lamps(reader, int(index))
+        found = own_lamps(reader, int(index))
         if found is None:
             outside += 1
             continue

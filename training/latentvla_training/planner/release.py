@@ -39,17 +39,21 @@ def load_run(folder: Path) -> tuple[Recipe, StudentPlanner, int]:
     Raises:
         FileNotFoundError: the folder holds no run, or one without a checkpoint.
     """
-    from latentvla_training.planner.training import TrainedPlanner
-
     path = folder / "recipe.yaml"
     state = load_checkpoint(folder)
     if not path.is_file() or state is None:
         raise FileNotFoundError(f"{folder} holds no run with a checkpoint")
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     recipe = build(Recipe, values, str(path))
-    trained = TrainedPlanner(recipe)
-    trained.load_state_dict(state["averaged"])
-    return recipe, trained.planner.eval(), int(state["step"])
+    planner = StudentPlanner(recipe.model)
+    prefix = "planner."  # beside it are the auxiliary heads, which end here
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in state["averaged"].items()
+        if name.startswith(prefix)
+    }
+    planner.load_state_dict(weights)
+    return recipe, planner.eval(), int(state["step"])
 
 
 def scene_inputs(

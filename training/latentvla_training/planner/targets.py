@@ -64,6 +64,7 @@ class AuxiliaryTargets:
         leader: (3,) float32: whether there is one, gap m between bumpers, speed m/s on the route.
         light: 0 none, 1 red, 2 yellow, 3 green, or ``IGNORE``.
         light_distance_m: NaN where there is none.
+        lamps: (3, 3) float32 x, y, z of its red, yellow and green lamp; NaN where there is none.
     """
 
     raster: NDArray[np.uint8]
@@ -72,6 +73,7 @@ class AuxiliaryTargets:
     leader: NDArray[np.float32]
     light: int
     light_distance_m: float
+    lamps: NDArray[np.float32]
 
 
 def light_class(own_light: int, distance_m: float) -> int:
@@ -88,6 +90,7 @@ def auxiliary_targets(
     label: Callable[[str], Any],
     own_light: int,
     light_distance_m: float,
+    lamps: NDArray[np.float64] | None,
     grid: RasterGrid,
 ) -> AuxiliaryTargets:
     """Compute the targets of one Scene.
@@ -96,6 +99,7 @@ def auxiliary_targets(
         ego_pose: (3,) in the map frame.
         label: returns a heavy label of the Scene by its name (``SceneLabels``).
         own_light, light_distance_m: as ``SceneLabels``.
+        lamps: (3, 3) of the own light in the ego frame, None where there is none.
         grid: of the raster.
     """
     map_to_ego = se2.inverse(ego_pose)
@@ -114,6 +118,7 @@ def auxiliary_targets(
         leader=_leader(route, poses, state[:, 3:5], size, float(ego_pose[2])),
         light=light_class(own_light, light_distance_m),
         light_distance_m=light_distance_m,
+        lamps=np.full((3, 3), np.nan, np.float32) if lamps is None else lamps.astype(np.float32),
     )
 
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from latentvla_ros.contract import Observation
-from latentvla_ros.model.planner import StudentPlanner
+from latentvla_ros.contract import ContractError, Observation
+from latentvla_ros.model.planner import Encoded, StudentPlanner
 from latentvla_training.data.shards import ShardReader, load_split
+from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.loop import run_training
 from latentvla_training.engine.recipe import Recipe
 from latentvla_training.planner.auxiliary import AuxiliaryHeads, auxiliary_loss
@@ -42,6 +43,7 @@ class TrainedPlanner(nn.Module):
         if recipe.blank_images:  # nothing to see, nothing to learn from pixels
             self.heads.look.requires_grad_(False)
             self.heads.seen_light.requires_grad_(False)
+            self.heads.lamps.requires_grad_(False)
         self.planner.image_encoder.to(memory_format=torch.channels_last)
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -51,20 +53,24 @@ class TrainedPlanner(nn.Module):
         one = self.planner.encode_images(torch.zeros_like(images[:1, :1]))
         return one.expand(*images.shape[:2], *one.shape[2:])
 
-    def plan(self, batch: dict[str, Tensor]) -> tuple[list[Tensor], Tensor, dict[str, Tensor]]:
-        """Return candidates by round, scores and auxiliary predictions."""
+    def encode(self, batch: dict[str, Tensor]) -> Encoded:
+        """Return what the planner knows of a batch."""
         inputs = [batch[name] for name in Observation.INPUTS if name != "images"]
-        encoded = self.planner.encode(self.image_features(batch["images"]), *inputs)
-        rounds, scores = self.planner.decode(encoded, None)
-        return rounds, scores, self.heads(encoded, with_images=not self.recipe.blank_images)
+        return self.planner.encode(self.image_features(batch["images"]), *inputs)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the losses of a batch."""
-        rounds, scores, predicted = self.plan(batch)
+        encoded = self.encode(batch)
+        rounds, scores = self.planner.decode(encoded, None)
         settings = self.recipe.loss
         losses = imitation_loss(rounds, scores, batch["future"], batch["future_mask"], settings)
         if settings.auxiliary > 0:
-            auxiliary = auxiliary_loss(self.heads, predicted, batch)
+            predicted = self.heads(encoded, with_images=not self.recipe.blank_images)
+            targets = batch
+            if not self.recipe.blank_images:
+                logits, classes = self.heads.read_lamps(encoded, batch, self.recipe.model)
+                predicted["lamps"], targets = logits, {**batch, "lamp_classes": classes}
+            auxiliary = auxiliary_loss(self.heads, predicted, targets)
             losses |= {name: settings.auxiliary * loss for name, loss in auxiliary.items()}
         return losses
 
@@ -116,7 +122,9 @@ class PlannerTask:
         for batch in DataLoader(self.val, batch_size=32, collate_fn=collate):
             moved = {name: value.to(device) for name, value in batch.items()}
             with torch.autocast(device.type, torch.bfloat16):
-                rounds, scores, predicted = averaged.plan(moved)
+                encoded = averaged.encode(moved)
+                rounds, scores = averaged.planner.decode(encoded, None)
+                predicted = averaged.heads(encoded, with_images=False)
             candidates, future = rounds[-1], moved["future"]
             ade.append(selected_ade(candidates, scores, future, moved["future_mask"]))
             oracle.append(
@@ -143,13 +151,35 @@ def open_split(split: str, max_shards: int = 0) -> ShardReader:
     return ShardReader(reader.paths[:max_shards]) if max_shards else reader
 
 
+def start_from(trained: TrainedPlanner, run: Path) -> None:
+    """Give ``trained`` the averaged weights of another run; heads that are new stay as they are.
+
+    Raises:
+        FileNotFoundError: ``run`` has no checkpoint.
+        ContractError: its planner has other weights.
+    """
+    state = load_checkpoint(run)
+    if state is None:
+        raise FileNotFoundError(f"start_from: {run} has no checkpoint; train it first")
+    missing, unexpected = trained.load_state_dict(state["averaged"], strict=False)
+    wrong = [name for name in (*missing, *unexpected) if not name.startswith("heads.")]
+    if wrong:
+        raise ContractError("start_from", wrong[:3], f"the planner of {run}")
+
+
 def train_planner(
     recipe: Recipe, folder: Path, stop_after_steps: int | None = None, progress: bool = True
 ) -> nn.Module:
-    """Train a recipe in ``folder`` (or continue there); returns the averaged ``TrainedPlanner``."""
+    """Train a recipe in ``folder`` (or continue there); returns the averaged ``TrainedPlanner``.
+
+    The run that a recipe starts from is looked up beside ``folder``.
+    """
     task = PlannerTask(
         recipe,
         open_split(recipe.data.train_split, recipe.data.max_shards),
         open_split(recipe.data.val_split),
     )
+    if recipe.start_from:
+        assert isinstance(task.module, TrainedPlanner)
+        start_from(task.module, folder.parent / recipe.start_from)
     return run_training(task, recipe, folder, stop_after_steps, progress)
