@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,14 +33,19 @@ class Train:
     """Processes, each with a share of every batch (GPUs, or CPU cores)."""
 
     def __call__(self) -> int:
+        from latentvla_training.data.shards import split_shards
         from latentvla_training.engine.launch import launch, needs_launch
+        from latentvla_training.engine.recipe import load_recipe
 
+        if self.processes < 1:
+            raise ContractError("--processes", self.processes, "at least 1")
+        recipe = load_recipe(self.recipe)
+        for split in (recipe.data.train_split, recipe.data.val_split):
+            split_shards(split)  # what is missing is said once, before processes start
         if needs_launch(self.processes):
             return launch(sys.argv[1:], self.processes)
-        from latentvla_training.engine.recipe import load_recipe
         from latentvla_training.planner.training import train_planner
 
-        recipe = load_recipe(self.recipe)
         train_planner(recipe, run_folder(self.run or recipe.name))
         return 0
 
@@ -175,10 +181,27 @@ def main() -> None:
         description=__doc__,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
+    sys.exit(run(command))
+
+
+def run(command: Callable[[], int]) -> int | str:
+    """Run a subcommand; returns its exit status, or one line that says what is wrong.
+
+    What a user can put right (arguments, files, a full disk) has no traceback; a defect has.
+    """
     try:
-        sys.exit(command())
-    except (ContractError, FileNotFoundError) as error:
-        sys.exit(f"latentvla-train: {error}")
+        return command()
+    except KeyboardInterrupt:
+        print("latentvla-train: interrupted", file=sys.stderr)
+        return 130
+    except (ContractError, OSError, FloatingPointError) as error:
+        return "latentvla-train: " + " ".join(str(error).split())
+    except RuntimeError as error:
+        from latentvla_training.world.sumo_network import NetworkBuildError
+
+        if isinstance(error, NetworkBuildError):
+            return "latentvla-train: " + " ".join(str(error).split())
+        raise
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from latentvla_training.data.shards import (
     DiskFullError,
     ShardInfo,
     ShardReader,
+    is_disk_full,
     load_split,
     read_shard_info,
     split_folder,
@@ -172,8 +173,6 @@ def _network(name: str) -> tuple[Any, Any]:
 
 
 def _simulate(name: str) -> Episode:
-    # libsumo prints a warning about its own private copy of Arrow; the two do not meet.
-    os.environ.setdefault("LIBSUMO_AS_TRACI", "quiet")
     from latentvla_training.world.simulation import simulate_episode
 
     return simulate_episode(name)
@@ -198,9 +197,9 @@ def make_episodes(tasks: tuple[EpisodeTask, ...]) -> list[ShardInfo | str]:
     for task in tasks:
         try:
             results.append(make_episode(task))
-        except DiskFullError:
-            raise
         except Exception as error:
+            if isinstance(error, OSError) and is_disk_full(error):
+                raise DiskFullError(error.errno, f"no space left to make {task.episode}") from error
             results.append(f"{type(error).__name__}: {error}")
     return results
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Literal, TypeVar
 
+from latentvla_ros.contract import ContractError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Pool = Literal["auto", "ray", "processes"]
@@ -54,11 +56,11 @@ def map_unordered(
         pool: ``auto`` takes Ray when it is installed and more than one worker is wanted.
 
     Raises:
-        ValueError: ``workers`` is below 1.
+        ContractError: ``workers`` is below 1.
         ModuleNotFoundError: Ray was asked for and is not installed.
     """
     if workers < 1:
-        raise ValueError(f"workers is {workers}, expected at least 1")
+        raise ContractError("workers", workers, "at least 1")
     if pool == "auto":
         pool = "ray" if workers > 1 and _has_ray() else "processes"
     guarded = _Guarded(function)

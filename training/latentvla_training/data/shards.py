@@ -29,10 +29,16 @@ if TYPE_CHECKING:
 
 _META_KEY = b"latentvla"
 SUFFIX = ".parquet"
+_UNDAMAGED = "a whole shard; remove the file and make its split (or import its recording) again"
 
 
 class DiskFullError(OSError):
-    """The disk filled up while a shard was written; nothing of the shard is left."""
+    """The disk filled up while a shard was made; nothing of the shard is left."""
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Return whether an error says that there is no space left, on the disk or in the quota."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def split_folder(split: str, root: Path | None = None) -> Path:
@@ -106,9 +112,9 @@ def write_shard(
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise DiskFullError(
-                error.errno, f"no space left for shard {path.stem} ({table.nbytes} bytes)", path
+                error.errno, f"no space left for shard {path.stem} ({table.nbytes} bytes)", str(path)
             ) from error
         raise
     finally:
@@ -130,6 +136,21 @@ def read_shard_info(path: Path) -> ShardInfo | None:
     return info if info.format_version == scene_table.FORMAT_VERSION else None
 
 
+def _read_columns(path: Path, names: Sequence[str]) -> pyarrow.Table:
+    """Read some columns of a shard.
+
+    Raises:
+        ContractError: the file is damaged or gone; the message says what to do.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, columns=list(names), use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise ContractError(f"shard {path}", " ".join(str(error).split()), _UNDAMAGED) from error
+
+
 class ShardReader(Sequence[Scene]):
     """Scenes of many shards by index.
 
@@ -143,7 +164,7 @@ class ShardReader(Sequence[Scene]):
         cached_shards: how many shards' pictures stay in memory (heavy labels: eight).
 
     Raises:
-        ContractError: a file is no complete shard.
+        ContractError: a file is no complete shard; so do the methods when one is damaged inside.
     """
 
     def __init__(self, paths: Sequence[Path], cached_shards: int | None = None) -> None:
@@ -155,15 +176,13 @@ class ShardReader(Sequence[Scene]):
         self._scan()
 
     def _scan(self) -> None:
-        import pyarrow.parquet as pq
-
         wanted = [*scene_table.TEXT_COLUMNS, *scene_table.LIGHT_COLUMNS]
         parts: dict[str, list[Any]] = {name: [] for name in wanted}
         counts = []
         for path in self.paths:
             if read_shard_info(path) is None:
-                raise ContractError(f"shard {path}", "no readable footer", "a complete shard")
-            table = pq.read_table(path, columns=wanted, use_threads=False)
+                raise ContractError(f"shard {path}", "no readable footer", _UNDAMAGED)
+            table = _read_columns(path, wanted)
             counts.append(table.num_rows)
             for name in scene_table.TEXT_COLUMNS:
                 parts[name].extend(table.column(name).to_pylist())
@@ -191,11 +210,7 @@ class ShardReader(Sequence[Scene]):
         shard, row = self._locate(index)
         table = self._pictures.get(shard)
         if table is None:
-            import pyarrow.parquet as pq
-
-            table = pq.read_table(
-                self.paths[shard], columns=[scene_table.PICTURES], use_threads=False
-            )
+            table = _read_columns(self.paths[shard], [scene_table.PICTURES])
             self._pictures[shard] = table
             if self._cached_shards is not None and len(self._pictures) > self._cached_shards:
                 self._pictures.popitem(last=False)
@@ -215,12 +230,10 @@ class ShardReader(Sequence[Scene]):
 
     def _heavy(self, shard: int) -> dict[str, list[np.ndarray[Any, Any]]]:
         if shard not in self._labels:
-            import pyarrow.parquet as pq
-
-            names = list(scene_table.HEAVY_LABELS)
-            table = pq.read_table(self.paths[shard], columns=names, use_threads=False)
+            table = _read_columns(self.paths[shard], scene_table.HEAVY_LABELS)
             self._labels[shard] = {
-                name: list(scene_table.column_arrays(table, name)) for name in names
+                name: list(scene_table.column_arrays(table, name))
+                for name in scene_table.HEAVY_LABELS
             }
             if len(self._labels) > 8:
                 self._labels.popitem(last=False)
@@ -250,13 +263,11 @@ class ShardReader(Sequence[Scene]):
         return (self[index] for index in range(len(self)))
 
 
-def load_split(
-    split: str, root: Path | None = None, cached_shards: int | None = None
-) -> ShardReader:
-    """Open every complete shard of a split, in the order of their names.
+def split_shards(split: str, root: Path | None = None) -> list[Path]:
+    """Return the shards of a split in the order of their names.
 
     Raises:
-        FileNotFoundError: the split has no shard; the message says how to make it.
+        FileNotFoundError: there is none; the message says how to make them.
     """
     folder = split_folder(split, root)
     paths = [path for path in sorted(folder.glob(f"*{SUFFIX}")) if not path.name.startswith(".")]
@@ -264,4 +275,16 @@ def load_split(
         raise FileNotFoundError(
             f"no shards in {folder}; make them with latentvla-train world make --split {split}"
         )
-    return ShardReader(paths, cached_shards)
+    return paths
+
+
+def load_split(
+    split: str, root: Path | None = None, cached_shards: int | None = None
+) -> ShardReader:
+    """Open every shard of a split, in the order of their names.
+
+    Raises:
+        FileNotFoundError: the split has no shard; the message says how to make it.
+        ContractError: a shard is not complete.
+    """
+    return ShardReader(split_shards(split, root), cached_shards)

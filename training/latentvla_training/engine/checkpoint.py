@@ -5,31 +5,58 @@ Tensors and plain values only; they are read with ``weights_only``.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from latentvla_ros.contract import ContractError
+
 CHECKPOINT = "checkpoint.pt"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
-    """Write ``state`` (tensors, numbers, strings, nested) to ``folder``; returns the file."""
+    """Write ``state`` (tensors, numbers, strings, nested) to ``folder``; returns the file.
+
+    Raises:
+        OSError: it cannot be written (a full disk); the checkpoint before it stays as it is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()  # torch turns a full disk into an error that does not say so
+    torch.save(state, content)
     part = folder / f".{CHECKPOINT}.{os.getpid()}.part"
-    with part.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / CHECKPOINT)
+    try:
+        with part.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(folder / CHECKPOINT)
+    except OSError as error:
+        raise OSError(error.errno, f"checkpoint not written: {error.strerror}", str(folder)) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
     return folder / CHECKPOINT
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return the state in ``folder`` on the CPU, or None when there is none."""
+    """Return the state in ``folder`` on the CPU, or None when there is none.
+
+    Raises:
+        ContractError: the file is damaged.
+    """
     path = folder / CHECKPOINT
     if not path.is_file():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        found = str(error).partition("\n")[0]
+        raise ContractError(
+            f"checkpoint {path}", found, "a whole checkpoint; remove it to train from the start"
+        ) from error
     return state

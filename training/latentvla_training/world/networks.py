@@ -10,12 +10,15 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass
+from errno import ENOSPC
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import ParseError
+from xml.sax import SAXParseException
 
 import numpy as np
 
@@ -28,13 +31,16 @@ from latentvla_training.world.layers import (
     build_right_of_way,
     build_signals,
 )
-from latentvla_training.world.road_map import Layer, Prop, RoadMap
+from latentvla_training.world.road_map import Layer, RoadMap
+from latentvla_training.world.scenery import place_props
 from latentvla_training.world.sumo_network import NetworkBuildError, draw_network
 
 #: Number of networks in each split; their seeds lie in disjoint ranges.
 SPLIT_SIZES = {"train": 40, "val": 6, "test": 12}
 _SPLIT_SEEDS = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
 _ATTEMPTS = 60
+#: SUMO's tools cut their files short on a full disk and report success, bytes.
+_LEAST_SPACE = 4 << 20
 _VERSION = "v2"
 
 
@@ -97,17 +103,9 @@ def build_road_map(name: str) -> RoadMap:
         lanes=lanes,
         signals=signals,
         markings=build_markings(net, polygons),
-        props=_props(polygons, lanes, signals, bounds, network_seed(name)),
+        props=place_props(polygons, lanes, signals, bounds, network_seed(name)),
         bounds=bounds,
     )
-
-
-def _props(*arguments: Any) -> tuple[Prop, ...]:
-    if find_spec("latentvla_training.world.scenery") is None:
-        return ()
-    from latentvla_training.world.scenery import place_props
-
-    return place_props(*arguments)
 
 
 @lru_cache(maxsize=4)
@@ -156,7 +154,9 @@ def _build(name: str, seed: int, folder: Path) -> None:
             try:
                 net_path, tls_path = draw_network(seed + 1000 * attempt, scratch)
                 _check_usable(net_path)
-            except NetworkBuildError as error:
+            except (NetworkBuildError, SAXParseException, ParseError) as error:
+                if shutil.disk_usage(folder.parent).free < _LEAST_SPACE:
+                    raise OSError(ENOSPC, "no space left to draw network", name) from error
                 causes.append(str(error))
                 continue
             finished = scratch / "finished"

@@ -5,9 +5,8 @@ libsumo holds one simulation per process; ``TrafficSession`` starts it and alway
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
+import os
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
@@ -226,9 +225,13 @@ class TrafficSession:
 
 
 def _import_libsumo() -> Any:
-    """Import libsumo without its remark about pyarrow, which only its parquet output uses."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        import libsumo
+    """Import libsumo without its warning that pyarrow is of another version than its own Arrow.
+
+    libsumo uses Arrow for its Parquet output alone, which nothing here asks for.
+    """
+    os.environ.setdefault("LIBSUMO_AS_TRACI", "quiet")
+    import libsumo
+
     return libsumo
 
 

@@ -129,6 +129,19 @@ def test_a_full_disk_stops_with_a_clear_error(
     assert list(shards.split_folder("val", tmp_path).glob("*parquet*")) == []
 
 
+def test_a_disk_that_is_full_before_the_shard_is_written_stops_too(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(name: str) -> Episode:
+        calls.append(name)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(make, "_simulate", full)
+    with pytest.raises(shards.DiskFullError, match="val-0000-00"):
+        make.make_split("val", 1, root=tmp_path, progress=False)
+    assert len(calls) == 1
+
+
 def _square(value: int) -> int:
     if value == 3:
         raise ValueError("three")
@@ -154,7 +167,7 @@ def test_ray_gives_what_the_pool_gives() -> None:
 
 
 def test_no_workers_is_an_error() -> None:
-    with pytest.raises(ValueError, match="workers is 0"):
+    with pytest.raises(ContractError, match=r"workers.*at least 1"):
         list(map_unordered(_square, [1], 0))
 
 

@@ -139,8 +139,19 @@ def test_a_truncated_file_is_no_shard(tmp_path: Path, keep: float) -> None:
     length = int(keep * len(data)) if isinstance(keep, float) else keep
     path.write_bytes(data[:length])
     assert shards.read_shard_info(path) is None
-    with pytest.raises(ContractError, match="complete shard"):
+    with pytest.raises(ContractError, match=r"a\.parquet.*a whole shard; remove the file"):
         shards.ShardReader([path])
+
+
+def test_a_shard_damaged_inside_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    shards.write_shard(path, [random_scene(i) for i in range(3)])
+    data = bytearray(path.read_bytes())
+    data[4 : len(data) // 2] = bytes(len(data) // 2 - 4)
+    path.write_bytes(data)
+    assert shards.read_shard_info(path) is not None  # the footer is whole
+    with pytest.raises(ContractError, match=r"a\.parquet.*a whole shard; remove the file"):
+        list(shards.ShardReader([path]))
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,6 +102,26 @@ def test_network_that_cannot_be_built_is_named(
         network_files("test-0003")
     folder = tmp_path / "world" / "networks"
     assert not [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_full_disk_is_named_and_no_other_seed_is_tried(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """netconvert cuts its file short then, and reports success."""
+    seeds: list[int] = []
+
+    def cut_short(seed: int, folder: Path) -> tuple[Path, Path]:
+        seeds.append(seed)
+        for name in ("net.net.xml", "tls.add.xml"):
+            (folder / name).write_text('<net version="1.28">')
+        return folder / "net.net.xml", folder / "tls.add.xml"
+
+    monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path))
+    monkeypatch.setattr(networks, "draw_network", cut_short)
+    monkeypatch.setattr(networks.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match=r"no space left to draw network: 'test-0003'"):
+        network_files("test-0003")
+    assert len(seeds) == 1
 
 
 def test_a_failing_seed_is_skipped(
