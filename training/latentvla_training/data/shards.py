@@ -113,9 +113,8 @@ def write_shard(
         part.replace(path)
     except OSError as error:
         if is_disk_full(error):
-            raise DiskFullError(
-                error.errno, f"no space left for shard {path.stem} ({table.nbytes} bytes)", str(path)
-            ) from error
+            what = f"no space left for shard {path.stem} ({table.nbytes} bytes)"
+            raise DiskFullError(error.errno, what, str(path)) from error
         raise
     finally:
         with contextlib.suppress(FileNotFoundError):

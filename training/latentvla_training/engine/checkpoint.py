@@ -36,7 +36,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> Path:
             os.fsync(file.fileno())
         part.replace(folder / CHECKPOINT)
     except OSError as error:
-        raise OSError(error.errno, f"checkpoint not written: {error.strerror}", str(folder)) from error
+        what = f"checkpoint not written: {error.strerror}"
+        raise OSError(error.errno, what, str(folder)) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             part.unlink()
