@@ -55,8 +55,8 @@ class ClockWatch:
         return still_s if still_s > SILENT_AFTER_S else 0.0
 
     def _on_step(self, jump: object) -> None:
-        delta_s = jump.delta.nanoseconds * 1e-9  # type: ignore[attr-defined]
-        now_ns = int(self._clock.now().nanoseconds)
-        if now_ns - round(delta_s * 1e9) <= 0:
+        delta_ns = int(jump.delta.nanoseconds)  # type: ignore[attr-defined]
+        # Whole ns: a float of today's time is off by a hundred of them.
+        if int(self._clock.now().nanoseconds) <= delta_ns:
             return  # the first message on /clock: time begins
-        self._on_jump(f"/clock stepped by {delta_s:+.3f} s")
+        self._on_jump(f"/clock stepped by {delta_ns * 1e-9:+.3f} s")

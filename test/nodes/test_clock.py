@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.ros
 
 START = 1_000_000_000_000
+#: A stamp of today that no float holds exactly.
+TODAY = 1_795_237_502_018_531_145
 
 
 def test_diagnostics_beat_while_the_clock_is_silent(bench: Bench) -> None:
@@ -91,3 +93,16 @@ def test_a_command_from_before_the_clock_began_still_holds(bench: Bench) -> None
     bench.drive(0.8, command=None)
     assert bench.vehicle.plans
     assert bench.until(lambda: bench.status().command == DrivingCommand.RIGHT)
+
+
+@pytest.mark.parametrize("first", [START, TODAY, TODAY + 57])
+def test_the_beginning_of_the_clock_is_no_jump(bench: Bench, first: int) -> None:
+    node = bench.planner(use_sim_time=True)
+    node.trigger_configure()
+    bench.until(lambda: node.pipeline.planner)
+    bench.until(lambda: bench.vehicle.clock_publisher.get_subscription_count())
+    bench.tick_clock(first)
+    bench.spin(0.3)
+    assert "clock_jump" not in node._health.status(0.0).counts
+    bench.tick_clock(first + 5_000_000_000)
+    bench.until(lambda: "clock_jump" in node._health.status(0.0).counts)
