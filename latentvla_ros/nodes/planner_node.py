@@ -9,8 +9,10 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
@@ -35,6 +37,23 @@ _TICK_S = 0.2
 _FOREVER_S = float("inf")
 
 
+_Transition = Callable[["PlannerNode", LifecycleState], TransitionCallbackReturn]
+
+
+def _said(transition: _Transition) -> _Transition:
+    """Report what a transition raises: rclpy swallows it, and nobody would learn why it failed."""
+
+    @wraps(transition)
+    def reporting(node: PlannerNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:  # a defect of ours, by definition of every unforeseen kind
+            node.report_internal_error(transition.__name__, error)
+            return TransitionCallbackReturn.ERROR
+
+    return reporting
+
+
 class PlannerNode(LifecycleNode):
     """See the module; raises ContractError for parameters that are not allowed."""
 
@@ -45,6 +64,7 @@ class PlannerNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_parameters)
         self.pipeline: Pipeline | None = None
         self._lifecycle_state = "unconfigured"
+        self._internal_error = ""
         self._health = HealthMonitor()
         self._shown: tuple[object, ...] = ()
         self._status = StatusPublisher(self)
@@ -64,8 +84,9 @@ class PlannerNode(LifecycleNode):
             self.pipeline.close()
             self.pipeline = None
 
-    # Lifecycle. rclpy swallows what a callback raises, so nothing may leave one unsaid.
+    # Lifecycle.
 
+    @_said
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Verify rig and bundle, subscribe, and start loading the bundle in a worker."""
         self._health.unconfigure()
@@ -84,6 +105,7 @@ class PlannerNode(LifecycleNode):
         self._load(bundle)
         return self._enter("inactive", super().on_configure(state))
 
+    @_said
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to plan; fails while the bundle is not loaded or a camera was not accepted."""
         if self.pipeline is None or self.pipeline.planner is None:
@@ -99,12 +121,14 @@ class PlannerNode(LifecycleNode):
         self.pipeline.activate()
         return self._enter("active", result)
 
+    @_said
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop planning; inputs stay subscribed."""
         if self.pipeline is not None:
             self.pipeline.deactivate()
         return self._enter("inactive", super().on_deactivate(state))
 
+    @_said
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the bundle and unsubscribe."""
         result = super().on_cleanup(state)
@@ -112,6 +136,7 @@ class PlannerNode(LifecycleNode):
         self._health.unconfigure()
         return self._enter("unconfigured", result)
 
+    @_said
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything for good."""
         result = super().on_shutdown(state)
@@ -121,8 +146,20 @@ class PlannerNode(LifecycleNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Come back to unconfigured after a transition that failed in an unforeseen way."""
-        self.get_logger().error(f"a transition from {state.label!r} failed; the node is reset")
-        return self.on_cleanup(state)
+        result = self.on_cleanup(state)
+        if self._internal_error:
+            self._fault_forever("internal_error", self._internal_error)
+            self._internal_error = ""
+            self._publish_status()
+        return result
+
+    def report_internal_error(self, where: str, error: Exception) -> None:
+        """Say in log and status what went wrong in a way that nobody foresaw."""
+        self._internal_error = f"{where}: {type(error).__name__}: {error}"
+        trace = "".join(traceback.format_exception(error))
+        self.get_logger().error(f"internal_error: {self._internal_error}; please report\n{trace}")
+        self._fault_forever("internal_error", self._internal_error)
+        self._publish_status()
 
     def _enter(
         self, lifecycle_state: str, result: TransitionCallbackReturn

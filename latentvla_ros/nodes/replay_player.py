@@ -34,7 +34,7 @@ from latentvla_ros.nodes.recording import Recording, StatusSample
 CLOCK_PERIOD_S = 0.008
 _CHECK_PERIOD_S = 0.25
 #: Causes in a planner's status that configuring again would not change.
-_LASTING_FAULTS = ("bundle_error", "configuration_error")
+_LASTING_FAULTS = ("bundle_error", "configuration_error", "internal_error")
 _CDR_LITTLE_ENDIAN = b"\x00\x01\x00\x00"
 
 

@@ -256,3 +256,30 @@ def test_a_wrong_parameter_ends_the_process_in_one_line(
     assert ended.returncode == 2
     lines = ended.stderr.strip().splitlines()
     assert name in lines[-1] and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("transition", ["configure", "activate"])
+def test_what_nobody_foresaw_is_said_and_the_node_starts_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, transition: str
+) -> None:
+    from rclpy.lifecycle import TransitionCallbackReturn
+
+    def broken(*_: object, **__: object) -> None:
+        raise TypeError("a defect")
+
+    node = bench.planner()
+    with monkeypatch.context() as patched:
+        if transition == "configure":
+            patched.setattr("latentvla_ros.nodes.planner_node.Pipeline", broken)
+            node.trigger_configure()
+        else:
+            node.trigger_configure()
+            bench.until(lambda: node.pipeline.planner)
+            patched.setattr(node.pipeline, "activate", broken)
+            node.trigger_activate()
+    status = bench.seen("internal_error")
+    assert f"on_{transition}: TypeError: a defect" in status.detail
+    assert bench.until(lambda: bench.status().lifecycle_state) == "unconfigured"
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    bench.until(lambda: node.pipeline.planner)
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
