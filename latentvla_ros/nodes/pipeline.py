@@ -81,7 +81,9 @@ class Pipeline:
         self.cameras = self._new_cameras(bundle)
         self._output_frame = OutputFrame(node, parameters.output_frame)
         # Odometry first: of what arrives together, the executor takes the older subscription first.
-        self.odometry = OdometryInput(node, rig, parameters, self._on_odometry, self._report)
+        self.odometry = OdometryInput(
+            node, rig, parameters, self._on_odometry, self._on_odometry_warning
+        )
         self.cameras.subscribe()
         self._command = CommandSource(node, parameters, self._report)
         self._publisher = PlanPublisher(node, self._output_frame, rig.base_frame)
@@ -118,6 +120,7 @@ class Pipeline:
         """
         if planner.bundle.manifest != self.bundle.manifest:
             cameras = self._new_cameras(planner.bundle)
+            self._forget_frames()
             self._unwatch_cameras()
             self.cameras.close()
             self.cameras, self._absorbed = cameras, Counter()
@@ -126,12 +129,13 @@ class Pipeline:
             self._watch_cameras()
         self._retired, self.planner = self.planner, planner
         self.bundle, self._maker = planner.bundle, None
+        self._generation += 1  # a plan of the bundle before must not go out under this one's name
         self._close_retired()
 
     def activate(self) -> None:
         """Begin to plan."""
         now_s = time.monotonic()
-        self.cameras.clear()
+        self._forget_frames()
         self.cameras.restart_health()
         self._generation += 1
         self._active = self.cameras.listening = True
@@ -167,7 +171,7 @@ class Pipeline:
     def clear(self) -> None:
         """Forget every buffered input, as after a clock jump."""
         self._generation += 1
-        self.cameras.clear()
+        self._forget_frames()
         self.odometry.clear()
         self._command.clear()
 
@@ -201,6 +205,13 @@ class Pipeline:
         """Report why an input cannot arrive, if there is a reason."""
         if reason:
             self._report(cause, reason, severity)
+
+    def _forget_frames(self) -> None:
+        """Clear the rings; reference frames that were waiting in them are counted."""
+        self._absorb_drops()
+        if self.cameras.synchronizer.pending:
+            self.drops["cleared"] += self.cameras.synchronizer.pending
+        self.cameras.clear()
 
     def _close_retired(self) -> None:
         """Free the bundle that was in use before, once no plan is being made with it."""
@@ -250,6 +261,11 @@ class Pipeline:
             self._report(problem, detail, HealthState.ERROR)
         else:
             self._health.beat("odometry_silent", time.monotonic())
+
+    def _on_odometry_warning(self, cause: str, detail: str) -> None:
+        if cause == "odometry_frame_changed":
+            self._generation += 1  # a plan in the making has its poses in the frame before
+        self._report(cause, detail)
 
     def _on_refused(self, slot: str, cause: str, detail: str) -> None:
         self._report(f"image_{cause}_{slot}", detail, self._loss_of(slot))
