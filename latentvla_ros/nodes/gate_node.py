@@ -155,6 +155,8 @@ class GateNode(Node):
 
     def _array(self, status: GateStatus) -> DiagnosticArray:
         levels = {"waiting": DiagnosticStatus.OK, "passing": DiagnosticStatus.OK}
+        if status.rejected:  # before the first plan, silence is well only while nothing is refused
+            levels["waiting"] = DiagnosticStatus.ERROR
         values = {
             "first cause": status.first_cause,
             "passed": status.passed,

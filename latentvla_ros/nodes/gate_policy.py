@@ -90,6 +90,8 @@ class GatePolicy:
         self.rejects[cause] += 1
         self.first_cause = self.first_cause or f"rejected: {cause}"
         self._last_reject = cause
+        if self._last_s is None:
+            self.cause = f"no plan yet; the last one was rejected: {cause}"
 
     def forget(self) -> None:
         """Forget the last plan, as after a clock jump: t0 and now are no longer of one clock."""

@@ -109,3 +109,9 @@ def test_a_new_plan_ends_a_stop() -> None:
     later = NOW + 1_000_000_000
     assert gate.offer(plan(later), later, 11.1) == ""
     assert gate.mode == "passing" and gate.check(11.2) == "none"
+
+
+def test_while_every_plan_is_refused_waiting_says_why() -> None:
+    gate = policy()
+    gate.offer(plan(NOW - 700_000_000), NOW, 10.0)
+    assert gate.mode == "waiting" and "rejected: too_old" in gate.cause
