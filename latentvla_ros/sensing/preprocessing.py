@@ -84,6 +84,9 @@ class ViewPreprocessor:
             ContractError: unusable intrinsics, unsupported distortion, or a field of view outside
                 ``fov_range_deg``; names the camera.
         """
+        # One process-wide place: a pool on every core would take turns with the backend's threads
+        # and the executor, for images that one thread resamples in a millisecond or two.
+        cv2.setNumThreads(1)
         camera.check_camera_model(model, rectified, name)
         if width <= 0 or height <= 0:
             raise ContractError(f"camera[{name}].view size", (width, height), "positive pixels")
