@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentvla_ros.cli.errors import CommandError, print_error
+from latentvla_ros.cli.errors import CommandError, print_error, writing
 from latentvla_ros.data import data_path
 
 if TYPE_CHECKING:
@@ -41,16 +41,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns 0, or 2 when an input is at fault."""
     from latentvla_ros.contract import ContractError
+    from latentvla_ros.runtime.bundle import BundleError
 
     try:
         result = bench(args)
+        if args.json is not None:
+            with writing(args.json, "--json FILE"):
+                args.json.parent.mkdir(parents=True, exist_ok=True)
+                args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     except CommandError as error:
         return print_error(error)
+    except BundleError as error:
+        return print_error(
+            CommandError("bad-bundle", str(error), "copy or export it again, or give another")
+        )
     except ContractError as error:
         return print_error(CommandError("bad-input", str(error), f"correct {error.field}"))
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latentvla_ros.cli.bag_file import BagFile
-from latentvla_ros.cli.errors import CommandError, print_error
+from latentvla_ros.cli.errors import CommandError, print_error, writing
 from latentvla_ros.cli.ros_distro import ros_distro
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def run_guarded(args: argparse.Namespace, bag: Path) -> int:
     """Replay ``bag`` as ``args`` say, with every foreseeable problem in one line."""
     command = "latentvla " + shlex.join(sys.argv[1:])
     try:
-        replay(settings_from(args, bag), command)
+        with writing(args.out, "--out DIR"):
+            replay(settings_from(args, bag), command)
     except CommandError as error:
         return print_error(error)
     except KeyboardInterrupt:
@@ -158,7 +159,9 @@ def replay(settings: ReplaySettings, command: str) -> dict[str, Any]:
         bundle = load_bundle(settings.bundle)
     except ContractError as error:
         raise CommandError(
-            "bad-bundle", str(error), "give --bundle a shipped name or a bundle's folder"
+            "bad-bundle",
+            str(error),
+            "copy or export that bundle again, or give --bundle a shipped name or another folder",
         ) from None
     with BagFile(settings.bag) as bag:
         start_ns, end_ns = played_part(bag, settings)

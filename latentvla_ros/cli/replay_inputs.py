@@ -12,6 +12,7 @@ import numpy as np
 from latentvla_ros.cli.bag_file import BagFile, BagTopic
 from latentvla_ros.cli.errors import CommandError
 from latentvla_ros.contract import BundleManifest, CameraModel, ContractError, Rig, RigCamera
+from latentvla_ros.nodes.cdr_header import header_frame_id
 from latentvla_ros.nodes.remaps import rig_remaps
 from latentvla_ros.sensing.rig_file import check_rig, load_rig
 
@@ -86,8 +87,8 @@ def choose_inputs(
         odometry, command: topics to take; None for the only one of its type in the bag.
 
     Raises:
-        CommandError: a required topic is missing, ambiguous or of another type; or a camera is
-            outside what the bundle was trained with.
+        CommandError: a required topic is missing, ambiguous or of another type; a camera is
+            outside what the bundle was trained with, or its images name another frame.
     """
     cameras: list[RigCamera] = []
     absent: list[str] = []
@@ -114,14 +115,17 @@ def choose_inputs(
             str(error),
             f"correct {rig_path}, or give a --bundle that was trained with such a camera",
         ) from None
+    _check_image_frames(bag, cameras, rig_path)
     cameras.sort(key=lambda camera: camera.slot != rig.reference_camera)
+    odometry = str(_only(bag, ODOMETRY_TYPE, odometry, "--odometry-topic", needed=True))
+    _check_twist_frame(bag, odometry, rig, rig_path)
     chosen_command = _only(bag, COMMAND_TYPE, command, "--command-topic", needed=bool(command))
     return ReplayInputs(
         rig=rig,
         rig_path=rig_path,
         cameras=tuple(cameras),
         absent=tuple(absent),
-        odometry=str(_only(bag, ODOMETRY_TYPE, odometry, "--odometry-topic", needed=True)),
+        odometry=odometry,
         command=chosen_command,
         route=None if chosen_command else _only(bag, ROUTE_TYPE, None, "", needed=False),
     )
@@ -139,6 +143,42 @@ def camera_problem(bag: BagFile, camera: RigCamera) -> str | None:
         if found.message_type != message_type:
             return f"{topic} is a {found.message_type}, the rig says {message_type}"
     return None
+
+
+def _check_image_frames(bag: BagFile, cameras: list[RigCamera], rig_path: Path) -> None:
+    """Raise CommandError where a camera's first image has another frame_id than the rig says.
+
+    The planner refuses such images one by one: better said before a long replay than after it.
+    """
+    waiting = {camera.topic: camera for camera in cameras}
+    for message in bag.messages(list(waiting)):
+        camera = waiting.pop(message.topic, None)
+        if camera is None:
+            continue
+        try:
+            frame_id = header_frame_id(message.data)
+        except ValueError:
+            continue  # a damaged message is the planner's to refuse
+        if frame_id != camera.frame_id:
+            raise CommandError(
+                "wrong-frame-id",
+                f"images on {camera.topic} have frame_id {frame_id!r}, camera {camera.slot!r} of "
+                f"the rig says {camera.frame_id!r}",
+                f"correct frame_id in {rig_path}, if that camera's mounting is right",
+            )
+        if not waiting:
+            return
+
+
+def _check_twist_frame(bag: BagFile, odometry: str, rig: Rig, rig_path: Path) -> None:
+    """Raise CommandError where the odometry's twist is in another frame than the rig says."""
+    child = str(bag.decode(next(bag.messages([odometry]))).child_frame_id)
+    if child != rig.odometry_child_frame:
+        raise CommandError(
+            "wrong-twist-frame",
+            f"child_frame_id of {odometry} is {child!r}, the rig says {rig.odometry_child_frame!r}",
+            f"set odometry.child_frame and odometry.base_from_twist in {rig_path}",
+        )
 
 
 def camera_models(bag: BagFile, cameras: list[RigCamera]) -> Mapping[str, CameraModel]:

@@ -23,6 +23,12 @@ def with_header_stamp(data: bytes, stamp_ns: int) -> bytes:
     return data[:4] + stamp + data[12:]
 
 
+def header_frame_id(data: bytes) -> str:
+    """Return the frame_id of the leading header; raises ValueError where it does not fit."""
+    start, end = 16, _header_end(data)
+    return data[start:end].rstrip(b"\0").decode(errors="replace")
+
+
 def byte_after_header(data: bytes) -> int:
     """Return the uint8 that follows the leading header, e.g. the command of a DrivingCommand.
 
@@ -31,13 +37,18 @@ def byte_after_header(data: bytes) -> int:
     Raises:
         ValueError: the message is too short for what it says.
     """
+    return data[_header_end(data)]
+
+
+def _header_end(data: bytes) -> int:
+    """Return the index of the byte after the leading header, which must be there."""
     order = "<" if _stamp_format(data)[0] == "<" else ">"
     if len(data) < 16:
         raise ValueError(f"a serialised frame_id has at least 4 bytes, found {len(data) - 12}")
     (length,) = struct.unpack_from(f"{order}I", data, 12)
     if 16 + length >= len(data):
         raise ValueError(f"frame_id of {length} bytes in a message of {len(data)}")
-    return data[16 + length]
+    return 16 + int(length)
 
 
 def _stamp_format(data: bytes) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +101,31 @@ def test_a_rig_of_other_topics_or_types(fails: Fails, whole: Path, tmp_path: Pat
     assert "no messages on /elsewhere" in fails(whole, "--rig", rig)
     rig.write_text(text.replace("message_type: compressed", "message_type: raw"))
     assert "the rig says sensor_msgs/msg/Image" in fails(whole, "--rig", rig)
+
+
+def test_images_of_another_frame(fails: Fails, whole: Path, tmp_path: Path) -> None:
+    text = (whole / "rig.yaml").read_text()
+    (tmp_path / "rig.yaml").write_text(text.replace("left_optical", "left_camera"))
+    line = fails(whole, "--rig", tmp_path / "rig.yaml")
+    assert "wrong-frame-id" in line and "'left_optical'" in line and "'left_camera'" in line
+
+
+def test_odometry_of_another_point(fails: Fails, whole: Path, tmp_path: Path) -> None:
+    text = (whole / "rig.yaml").read_text()
+    (tmp_path / "rig.yaml").write_text(text.replace("child_frame: base_link", "child_frame: imu"))
+    line = fails(whole, "--rig", tmp_path / "rig.yaml")
+    assert "wrong-twist-frame" in line and "'base_link'" in line and "'imu'" in line
+
+
+def test_a_full_disk(
+    fails: Fails, whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "result.json")
+
+    monkeypatch.setattr("latentvla_ros.cli.replay.replay", full)
+    line = fails(whole)
+    assert "cannot-write" in line and "No space left" in line and "--out" in line
 
 
 def test_a_camera_outside_the_bundle(fails: Fails, whole: Path, tmp_path: Path) -> None:
