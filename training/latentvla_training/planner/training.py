@@ -152,7 +152,9 @@ def open_split(split: str, max_shards: int = 0) -> ShardReader:
 
 
 def start_from(trained: TrainedPlanner, run: Path) -> None:
-    """Give ``trained`` the averaged weights of another run; heads that are new stay as they are.
+    """Give ``trained`` the averaged weights of another run.
+
+    Heads that are new stay as they are, and so does the ego prior, which every run trains for itself.
 
     Raises:
         FileNotFoundError: ``run`` has no checkpoint.
@@ -161,8 +163,10 @@ def start_from(trained: TrainedPlanner, run: Path) -> None:
     state = load_checkpoint(run)
     if state is None:
         raise FileNotFoundError(f"start_from: {run} has no checkpoint; train it first")
-    missing, unexpected = trained.load_state_dict(state["averaged"], strict=False)
-    wrong = [name for name in (*missing, *unexpected) if not name.startswith("heads.")]
+    own = ("heads.", "planner.ego_prior.")
+    weights = {k: v for k, v in state["averaged"].items() if not k.startswith(own[1])}
+    missing, unexpected = trained.load_state_dict(weights, strict=False)
+    wrong = [name for name in (*missing, *unexpected) if not name.startswith(own)]
     if wrong:
         raise ContractError("start_from", wrong[:3], f"the planner of {run}")
 
