@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Sampler
 
 from latentvla_ros.contract import Observation
 from latentvla_ros.model.config import PlannerConfig
-from latentvla_ros.sensing.image_decoding import decode_compressed
+from latentvla_training.data.image_encoding import decode_views
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner.augmentation import AugmentationSettings, augment
 from latentvla_training.planner.lamps import own_lamps
@@ -31,18 +31,6 @@ def raster_grid(config: PlannerConfig) -> RasterGrid:
     """Return the raster of the auxiliary targets that belongs to a network."""
     cells = (2 * config.bev_cells[0], 2 * config.bev_cells[1])
     return RasterGrid(config.bev_x_m, config.bev_y_m, cells)
-
-
-def decode_views(jpegs: tuple[bytes, ...], height: int, width: int) -> NDArray[np.uint8]:
-    """Decode the views of a Scene to (V, H, W, 3) uint8 RGB; a missing one (no bytes) is zero.
-
-    Pictures of a Scene have the network's size already (they are what its cameras publish).
-    """
-    images = np.zeros((len(jpegs), height, width, 3), np.uint8)
-    for view, data in enumerate(jpegs):
-        if data:
-            images[view] = decode_compressed(data, "jpeg")
-    return images
 
 
 class SceneDataset(Dataset[Item]):
@@ -86,7 +74,7 @@ class SceneDataset(Dataset[Item]):
         if self.blank:
             views = len(config.view_time_offsets_s)
             return np.zeros((views, config.image_height, config.image_width, 3), np.uint8)
-        return decode_views(self.reader.jpegs(index), config.image_height, config.image_width)
+        return decode_views(self.reader.jpegs(index), config.image_width, config.image_height)
 
     def __getitem__(self, address: int | tuple[int, int]) -> Item:
         """Return Scene ``index``, or (position in the run, index) for an augmented sample."""

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from latentvla_ros.contract import ContractError, Observation, Plan
 from latentvla_ros.runtime.backend import Backend, create_backend
 from latentvla_ros.runtime.bundle import Bundle, load_bundle
+from latentvla_training.data.image_encoding import decode_views
 from latentvla_training.data.make import ensure_split
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner import open_loop
 from latentvla_training.planner.baselines import constant_velocity_plans, ego_status_plans
-from latentvla_training.planner.dataset import decode_views
 from latentvla_training.planner.released import BlankPlanner, load_baselines
 
 ROWS = ("constant_velocity", "ego_status_mlp", "blank_images", "ours", "ours_wrong_images")
@@ -50,7 +50,7 @@ def bundle_outputs(
         raise ContractError("scene.views", views, f"{len(manifest.views)}, as bundle {bundle.path}")
     for index, picture in enumerate(pictures):
         jpegs = reader.jpegs(int(picture))
-        images = decode_views(jpegs, manifest.image_height, manifest.image_width)
+        images = decode_views(jpegs, manifest.image_width, manifest.image_height)
         yield backend.infer({"images": images[None], **network_inputs(reader, index)})
 
 

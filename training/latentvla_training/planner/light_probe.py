@@ -22,9 +22,9 @@ from latentvla_ros.model.bev import project
 from latentvla_ros.model.config import PlannerConfig
 from latentvla_ros.model.planner import StudentPlanner
 from latentvla_ros.runtime.bundle import WEIGHTS_FILE, load_bundle
+from latentvla_training.data.image_encoding import decode_views
 from latentvla_training.data.make import ensure_split
 from latentvla_training.data.shards import ShardReader
-from latentvla_training.planner.dataset import decode_views
 from latentvla_training.planner.lamps import own_lamps
 from latentvla_training.world.road_map import SignalState
 
@@ -111,7 +111,7 @@ def probe_features(planner: StudentPlanner, reader: ShardReader, scenes: LightSc
         part = slice(start, start + 32)
         images = np.stack(
             [
-                decode_views(reader.jpegs(int(i))[:1], config.image_height, config.image_width)
+                decode_views(reader.jpegs(int(i))[:1], config.image_width, config.image_height)
                 for i in scenes.index[part]
             ]
         )

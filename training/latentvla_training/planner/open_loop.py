@@ -80,8 +80,8 @@ def wrong_scene(
 ) -> NDArray[np.int64]:
     """Return for every scene another one of like speed and the same command, from far away.
 
-    Within a bin of speed and command the scenes are ordered by network and shifted by half the bin,
-    so that the other scene is of another network wherever a bin has two.
+    Within a bin of speed and command the scenes are ordered by network and shifted, by as much as
+    leaves the fewest a scene of their own network: none, unless a network has over half of a bin.
     """
     edges = np.array([0.5, 3.0, 6.0, 9.0, 12.0])
     other = np.arange(len(speed))
@@ -89,5 +89,8 @@ def wrong_scene(
     for value in np.unique(bins):
         members = np.flatnonzero(bins == value)
         members = members[np.argsort(networks[members], kind="stable")]
-        other[members] = np.roll(members, len(members) // 2)
+        own = networks[members]
+        shifts = range(1, max(len(members), 2))
+        best = min(shifts, key=lambda shift: int((np.roll(own, shift) == own).sum()))
+        other[members] = np.roll(members, best)
     return other

@@ -17,13 +17,13 @@ from latentvla_ros.contract import ContractError, Observation, View
 from latentvla_ros.data import data_path
 from latentvla_ros.model.planner import StudentPlanner
 from latentvla_ros.runtime.bundle import load_bundle, write_manifest
+from latentvla_training.data.image_encoding import decode_views
 from latentvla_training.data.shards import ShardReader, load_split
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.recipe import Recipe, build
 from latentvla_training.export.bundle_writer import make_manifest, write_bundle
 from latentvla_training.export.parity import Parity
 from latentvla_training.planner.baselines import EgoStatusSettings, train_ego_status
-from latentvla_training.planner.dataset import decode_views
 from latentvla_training.planner.released import released_folder, save_blank, save_ego_status
 from latentvla_training.world.rig import default_slots
 
@@ -61,7 +61,7 @@ def scene_inputs(
 ) -> dict[str, NDArray[Any]]:
     """Return the network inputs of one Scene with a batch dimension of 1."""
     config = planner.config
-    images = decode_views(reader.jpegs(index), config.image_height, config.image_width)
+    images = decode_views(reader.jpegs(index), config.image_width, config.image_height)
     inputs = {name: reader.columns[name][index : index + 1] for name in Observation.INPUTS[1:]}
     return {"images": images[None], **inputs}
 
