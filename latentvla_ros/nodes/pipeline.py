@@ -30,6 +30,9 @@ from latentvla_ros.sensing.camera_synchronizer import FrameSet
 
 #: A backend call that lasts longer than this has hung.
 STALL_S = 2.0
+#: After the first plan, so long a pause is a fault by itself, whatever the reason: longer than
+#: warming up anew takes (1.5 s), or a hung backend to be found out.
+_NO_PLAN_S = 3.0
 _FOREVER_S = float("inf")
 #: Frames between collections of young garbage, and between full ones.
 _COLLECT_EVERY, _COLLECT_ALL_EVERY = 16, 1024
@@ -72,6 +75,7 @@ class Pipeline:
         self.plan_times_s: deque[float] = deque(maxlen=512)
         self.decoded: Counter[str] = Counter()
         self._active = False
+        self._watching_plans = False
         self._generation = 0
         self._results_seen = 0
         self._maker: PlanMaker | None = None
@@ -164,6 +168,8 @@ class Pipeline:
         self._wake.cancel()
         self._unwatch_cameras()
         self._health.unwatch("odometry_silent")
+        self._health.unwatch("plans_stopped")
+        self._watching_plans = False
         self._health.end("waiting_for_first_plan")
         gc.enable()
         gc.unfreeze()
@@ -389,6 +395,10 @@ class Pipeline:
         self.decoded.update(name.partition("@")[0] for name in made.inputs_ns if "@" not in name)
         for cause in ("waiting_for_first_plan", "warming_up"):
             self._health.end(cause)
+        if not self._watching_plans:
+            self._watching_plans = True
+            self._health.watch("plans_stopped", _NO_PLAN_S, now_s, detail="~/output/trajectory")
+        self._health.beat("plans_stopped", now_s)
 
     def _count_image_fault(self, cause: str) -> None:
         """Charge a camera for an image that the worker could not use (``image_<cause>_<slot>``)."""

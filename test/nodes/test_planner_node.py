@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -96,3 +97,43 @@ def test_autoware_trajectory() -> None:
     assert point.time_from_start.sec == 1 and point.time_from_start.nanosec == 0
     assert point.longitudinal_velocity_mps == pytest.approx(6.0, abs=0.1)
     assert point.heading_rate_rps == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_plan_in_the_making_does_not_go_out_in_another_odometry_frame(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = bench.running()
+    bench.drive(0.6)
+    bench.spin(0.2)
+    make = node.pipeline.planner.plan
+
+    def slow(observation: Any) -> Any:
+        time.sleep(0.3)
+        return make(observation)
+
+    monkeypatch.setattr(node.pipeline.planner, "plan", slow)
+    now = bench.now()
+    bench.vehicle.send_odometry(now)
+    for slot in ("left", "right", "front"):
+        bench.vehicle.send_image(slot, now)
+    bench.until(lambda: not node.pipeline._worker.free)
+    bench.vehicle.send_odometry(now + 1_000_000, frame="map")
+    bench.until(lambda: node.pipeline.drops["cleared"])
+    assert {plan.header.frame_id for plan in bench.vehicle.plans} == {"odom"}
+
+
+def test_silence_of_plans_is_a_fault_whatever_its_reason(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latentvla_msgs.msg import PlannerStatus
+
+    node = bench.running()
+    bench.drive(0.6)
+    with monkeypatch.context() as patched:
+        patched.setattr(node.pipeline, "_submit", lambda *_: None)
+        bench.drive(3.6)
+        assert "nothing for 3." in bench.active("plans_stopped")
+        assert bench.status().health == PlannerStatus.FAULT
+    before = len(bench.vehicle.statuses)
+    bench.drive(2.5)
+    assert any(s.health == PlannerStatus.OK for s in bench.vehicle.statuses[before:])

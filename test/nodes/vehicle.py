@@ -80,11 +80,11 @@ class Vehicle(Node):
             self.create_subscription(kind, topic, kept.append, qos)
 
     def send_odometry(self, at_ns: int, **changes: Any) -> None:
-        """Publish odometry of the circle at a stamp; ``changes``: child_frame, x, vx, stamp_ns."""
+        """Publish odometry of the circle at a stamp; ``changes``: frame, child_frame, x, vx, ..."""
         x, y, yaw = se2.exponential(SPEED, 0.0, YAW_RATE, (at_ns - STARTED_NS) * 1e-9)
         message = Odometry()
         message.header.stamp = stamp(changes.get("stamp_ns", at_ns))
-        message.header.frame_id = "odom"
+        message.header.frame_id = changes.get("frame", "odom")
         message.child_frame_id = changes.get("child_frame", "base_link")
         message.pose.pose.position.x = changes.get("x", x)
         message.pose.pose.position.y = y
