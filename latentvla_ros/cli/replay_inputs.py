@@ -172,8 +172,9 @@ def _check_image_frames(bag: BagFile, cameras: list[RigCamera], rig_path: Path) 
 
 def _check_twist_frame(bag: BagFile, odometry: str, rig: Rig, rig_path: Path) -> None:
     """Raise CommandError where the odometry's twist is in another frame than the rig says."""
-    child = str(bag.decode(next(bag.messages([odometry]))).child_frame_id)
-    if child != rig.odometry_child_frame:
+    first = next(bag.messages([odometry]), None)
+    child = None if first is None else str(bag.decode(first).child_frame_id)
+    if child is not None and child != rig.odometry_child_frame:
         raise CommandError(
             "wrong-twist-frame",
             f"child_frame_id of {odometry} is {child!r}, the rig says {rig.odometry_child_frame!r}",

@@ -42,6 +42,7 @@ def streams_of(inputs: ReplayInputs) -> list[Stream]:
                 reliable=camera.reliability == "reliable",
                 depth=4,
                 slot=camera.slot,
+                time_offset_ns=round(camera.time_offset_s * 1e9),
             )
         )
         if camera.model is None and camera.camera_info_topic:

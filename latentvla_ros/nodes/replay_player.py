@@ -57,6 +57,7 @@ class Stream:
         depth: queue of the publisher.
         expects_subscriber: whether to wait for a matched subscription before playing.
         slot: camera slot, ``odometry``, or empty; latencies count from messages with a slot.
+        time_offset_ns: from a camera's stamps to its exposures, which are what plans name.
     """
 
     topic: str
@@ -66,6 +67,7 @@ class Stream:
     depth: int = 10
     expects_subscriber: bool = True
     slot: str = ""
+    time_offset_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -328,8 +330,9 @@ class ReplayPlayer:
             self._publishers[message.topic].publish(data)
             self._published[message.topic] += 1
             self._lateness_s.append(now - due)
-            if self._streams[message.topic].slot:
-                self._published_s[message.topic, stamp_ns] = now
+            stream = self._streams[message.topic]
+            if stream.slot:
+                self._published_s[message.topic, stamp_ns + stream.time_offset_ns] = now
             if now >= next_check:
                 next_check = now + _CHECK_PERIOD_S
                 alive()
