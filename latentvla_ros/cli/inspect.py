@@ -69,7 +69,9 @@ def inspect_bundle(name: str) -> dict[str, Any]:
         bundle = load_bundle(name)
     except ContractError as error:
         raise CommandError(
-            "bad-bundle", str(error), "give a shipped name or a bundle's folder"
+            "bad-bundle",
+            str(error),
+            "copy or export that bundle again, or give a shipped name or another folder",
         ) from None
     manifest = bundle.manifest
     return {

@@ -97,7 +97,9 @@ def check_camera_model(model: CameraModel, rectified: bool, name: str) -> None:
         raise ContractError(f"{field}.matrix", matrix.tolist(), "a finite 3x3 matrix")
     if matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
         raise ContractError(
-            f"{field}.matrix", (matrix[0, 0], matrix[1, 1]), "positive focal lengths (calibrated)"
+            f"{field}.matrix",
+            (float(matrix[0, 0]), float(matrix[1, 1])),
+            "positive focal lengths (calibrated)",
         )
     if rectified:
         return
