@@ -71,16 +71,32 @@ def save_ego_status(
 
 def save_blank(planner: StudentPlanner, about: dict[str, Any], folder: Path) -> None:
     """Write the planner that was trained on blank images."""
-    config = planner.config
-    with torch.inference_mode():
-        blank = torch.zeros(1, 1, config.image_height, config.image_width, 3, dtype=torch.uint8)
-        features = planner.eval().encode_images(blank)[0]
+    config = planner.eval().config
+    features = blank_features(planner)
     state = {
         name: value
         for name, value in planner.state_dict().items()
         if not name.startswith(_LEFT_OUT) and value.is_floating_point()
     }
     _save(folder, BLANK, {**state, _FEATURES: features}, {"model": config.to_dict(), **about})
+
+
+def blank_features(planner: StudentPlanner) -> Tensor:
+    """Return the stride-8 features (1, C, h, w) of a blank image, as training computed them.
+
+    Every image of its training was the same, so the statistics of a batch are those of that image;
+    running averages of them lag behind and, divided by a variance of nearly nothing, lead astray.
+    """
+    config, encoder = planner.config, planner.image_encoder
+    shape = (1, 1, config.image_height, config.image_width, 3)
+    was_training = encoder.training
+    encoder.train()
+    with torch.no_grad():
+        features = planner.encode_images(
+            torch.zeros(shape, dtype=torch.uint8, device=encoder.mean.device)
+        )
+    encoder.train(was_training)
+    return features[0]
 
 
 def _save(folder: Path, name: str, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from latentvla_training.planner.auxiliary import AuxiliaryHeads, auxiliary_loss
 from latentvla_training.planner.baselines import EgoStatusSettings, train_ego_prior
 from latentvla_training.planner.dataset import RunSampler, SceneDataset, collate
 from latentvla_training.planner.losses import imitation_loss, selected_ade
+from latentvla_training.planner.released import blank_features
 
 DECISION_ADE_M = 2.0
 
@@ -50,7 +51,10 @@ class TrainedPlanner(nn.Module):
         """Return stride-8 features (B, V, C, h, w); blank images are one image, encoded once."""
         if not self.recipe.blank_images:
             return self.planner.encode_images(images)
-        one = self.planner.encode_images(torch.zeros_like(images[:1, :1]))
+        if self.training:
+            one = self.planner.encode_images(torch.zeros_like(images[:1, :1]))
+        else:
+            one = blank_features(self.planner)[None]
         return one.expand(*images.shape[:2], *one.shape[2:])
 
     def encode(self, batch: dict[str, Tensor]) -> Encoded:
@@ -154,7 +158,7 @@ def open_split(split: str, max_shards: int = 0) -> ShardReader:
 def start_from(trained: TrainedPlanner, run: Path) -> None:
     """Give ``trained`` the averaged weights of another run.
 
-    Heads that are new stay as they are, and so does the ego prior, which every run trains for itself.
+    Heads that are new stay as they are, and so does the ego prior: every run trains its own.
 
     Raises:
         FileNotFoundError: ``run`` has no checkpoint.

@@ -105,11 +105,13 @@ def test_every_trainable_parameter_gets_a_gradient(
 def test_blank_images_are_encoded_once_and_equally(
     reader: ShardReader, tiny: PlannerConfig
 ) -> None:
-    trained = TrainedPlanner(Recipe("tiny", blank_images=True, model=tiny)).eval()
+    trained = TrainedPlanner(Recipe("tiny", blank_images=True, model=tiny)).train()
     images = torch.zeros(2, 4, 32, 64, 3, dtype=torch.uint8)
-    torch.testing.assert_close(
-        trained.image_features(images), trained.planner.encode_images(images), atol=1e-5, rtol=1e-4
-    )
+    expected = trained.planner.encode_images(images)
+    torch.testing.assert_close(trained.image_features(images), expected, atol=0.02, rtol=0.02)
+    # At evaluation too: running averages of nearly constant features would lead astray.
+    found = trained.eval().image_features(images)
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
 
 
 def test_negative_weight_is_refused() -> None:
