@@ -1,4 +1,4 @@
-"""A bundle's manifest: what the network needs, what it was measured at, and the hash of every file."""
+"""A bundle's manifest: what the network needs, what it was measured at, the hash of every file."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ class Observation:
         view_mask: (V,) bool, False where a view is missing.
         intrinsics: (V, 3, 3) float32 pinhole matrix after rectification, crop and resize; pixels,
             with the centre of the top-left pixel at (0, 0).
-        ego_from_camera: (V, 4, 4) float32, ego at **t0** from camera (optical axes: x right, y down,
-            z forward) at **its own stamp**.
+        ego_from_camera: (V, 4, 4) float32, ego at **t0** from camera (optical axes: x right,
+            y down, z forward) at **its own stamp**.
         ego_history: (4, 3) float32 x, y, yaw at t0-1.5 s ... t0 in the ego frame of t0.
         ego_history_mask: (4,) bool.
         ego_dynamics: (6,) float32 vx, vy, yaw rate, ax, ay, wheel angle; unknown is 0.
