@@ -63,9 +63,8 @@ def road_map() -> RoadMap:
     )  # fmt: skip
 
 
-def drive(seed: int = 3) -> NDArray[np.float64]:
+def drive() -> NDArray[np.float64]:
     """Return (STEPS, 7) ego rows: it weaves, speeds up and slows down, exactly integrated."""
-    del seed
     fine = np.linspace(0.0, (STEPS - 1) * 0.1, (STEPS - 1) * 100 + 1)
     step = fine[1]
     speed = 6.0 + 2.0 * np.sin(0.4 * fine)

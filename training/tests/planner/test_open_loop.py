@@ -62,7 +62,9 @@ def test_wrong_scene_is_another_network_of_like_speed() -> None:
     other = open_loop.wrong_scene(speed, command, networks)
     assert sorted(other) == list(range(200))
     np.testing.assert_array_equal(command[other], command)
-    assert np.abs(speed[other] - speed).max() <= 3.0 + 1e-9 or speed.max() > 12
+    usual = speed < 12.0  # what is faster is one bin without an upper edge
+    assert np.abs(speed[other] - speed)[usual].max() <= 3.0
+    assert (speed[other][~usual] >= 12.0).all()
     assert (networks[other] != networks).all()
 
 
