@@ -106,6 +106,7 @@ def _save(folder: Path, name: str, tensors: dict[str, Tensor], about: dict[str, 
     half = {key: value.detach().to(torch.float16).contiguous() for key, value in tensors.items()}
     part = folder / f".{name}.part"
     save_file(half, part)
+    part.chmod(0o644)
     part.replace(folder / name)
     path = folder / MANIFEST
     manifest = json.loads(path.read_text()) if path.is_file() else {}
