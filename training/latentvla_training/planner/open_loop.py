@@ -56,10 +56,12 @@ def interval(values: F64, weights: F64) -> tuple[float, float]:
 
 
 def ratio_interval(first: F64, second: F64, weights: F64) -> tuple[float, float, float]:
-    """Return mean(first) / mean(second) with its paired 95 % interval."""
+    """Return mean(first) / mean(second) with its paired 95 % interval; NaN where second is 0."""
     valid = np.isfinite(first) & np.isfinite(second)
     top, bottom = weights[:, valid] @ first[valid], weights[:, valid] @ second[valid]
     ratios = top[bottom > 0] / bottom[bottom > 0]
+    if not len(ratios):
+        return float("nan"), float("nan"), float("nan")
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(first[valid].mean() / second[valid].mean()), float(low), float(high)
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from latentvla_training.data.scene import Scene, SceneLabels
-from latentvla_training.data.shards import ShardReader, write_shard
+from latentvla_training.data.shards import ShardReader, split_folder, write_shard
 from latentvla_training.world.road_map import Layer, SignalState
 
 from latentvla_ros.contract import Command
@@ -117,3 +117,14 @@ def reader(tmp_path: Path) -> ShardReader:
         scenes = [make_scene(index, network) for index in range(6)]
         write_shard(tmp_path / f"{network}-00.parquet", scenes)
     return ShardReader(sorted(tmp_path.glob("*.parquet")))
+
+
+@pytest.fixture
+def splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data root with two networks in each split, six Scenes each."""
+    monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path / "data"))
+    for split in ("train", "val", "test"):
+        for network in (f"{split}-0000", f"{split}-0001"):
+            scenes = [make_scene(index, network) for index in range(6)]
+            write_shard(split_folder(split) / f"{network}-00.parquet", scenes)
+    return tmp_path
