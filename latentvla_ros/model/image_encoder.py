@@ -10,13 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from latentvla_ros.contract import ContractError
 from latentvla_ros.model.torchvision_operators import declare_missing_operators
 
 STRIDES = (8, 16, 32)
 
 
 class ImageEncoder(nn.Module):
-    """A randomly initialised timm trunk (no weights are fetched) fused to one map at stride 8."""
+    """A randomly initialised timm trunk (no weights are fetched) fused to one map at stride 8.
+
+    Raises:
+        ContractError: timm has no such encoder, or its features have other strides.
+    """
 
     mean: Tensor
     scale: Tensor
@@ -26,12 +31,15 @@ class ImageEncoder(nn.Module):
         declare_missing_operators()
         import timm
 
+        expected = f"a timm encoder with features at strides {STRIDES}"
+        if not timm.is_model(backbone):
+            raise ContractError("backbone", backbone, expected)
         self.trunk = timm.create_model(
             backbone, pretrained=False, features_only=True, out_indices=(2, 3, 4)
         )
         reductions = tuple(self.trunk.feature_info.reduction())
         if reductions != STRIDES:
-            raise ValueError(f"{backbone} has features at strides {reductions}, not {STRIDES}")
+            raise ContractError("backbone", f"{backbone} with {reductions}", expected)
         self.lateral = nn.ModuleList(
             nn.Conv2d(depth, channels, 1) for depth in self.trunk.feature_info.channels()
         )

@@ -52,7 +52,11 @@ def shipped_bundles() -> list[str]:
     root = data_path() / "bundles"
     if not root.is_dir():
         return []
-    return sorted(entry.name for entry in root.iterdir() if (entry / MANIFEST_FILE).is_file())
+    return sorted(
+        entry.name
+        for entry in root.iterdir()
+        if (entry / MANIFEST_FILE).is_file() and not entry.name.startswith(".")  # being written
+    )
 
 
 def find_bundle(name_or_path: str | os.PathLike[str]) -> Path:

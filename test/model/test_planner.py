@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.config import PlannerConfig
+from latentvla_ros.model.image_encoder import ImageEncoder
 from latentvla_ros.model.planner import StudentPlanner
 
 
@@ -128,3 +129,9 @@ def test_bad_settings_name_the_field(
 
 def test_settings_round_trip(tiny: PlannerConfig) -> None:
     assert PlannerConfig.from_dict(tiny.to_dict()) == tiny
+
+
+@pytest.mark.parametrize("backbone", ["no_such_net", "vit_tiny_patch16_224"])
+def test_an_unfit_backbone_is_named(backbone: str) -> None:
+    with pytest.raises(ContractError, match=rf"backbone.*{backbone}.*strides"):
+        ImageEncoder(backbone, 16)

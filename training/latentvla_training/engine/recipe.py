@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -161,11 +161,25 @@ def build(record: type[Record], values: Any, where: str) -> Record:
             value = float(value)
         if hint in (int, float, str, bool) and type(value) is not hint:
             raise ContractError(place, value, f"a value of type {hint.__name__}")
+        if get_origin(hint) is tuple:
+            value = _numbers(value, get_args(hint), place)
         arguments[name] = value
     try:
         return record(**arguments)
     except TypeError as error:
         raise ContractError(where, sorted(values), str(error)) from error
+
+
+def _numbers(values: Any, types: tuple[Any, ...], place: str) -> tuple[float, ...]:
+    """Check a list against the arguments of ``tuple[...]``; whole numbers do for floats."""
+    kind = types[0]
+    wanted = f"a list of {'any number of' if types[-1] is ... else len(types)} {kind.__name__}s"
+    if not isinstance(values, list) or (types[-1] is not ... and len(values) != len(types)):
+        raise ContractError(place, values, wanted)
+    allowed = (int, float) if kind is float else (kind,)
+    if not all(type(value) in allowed for value in values):
+        raise ContractError(place, values, wanted)
+    return tuple(kind(value) for value in values)
 
 
 def load_recipe(name_or_path: str) -> Recipe:
