@@ -35,18 +35,21 @@ class Train:
     def __call__(self) -> int:
         from latentvla_training.data.shards import split_shards
         from latentvla_training.engine.launch import launch, needs_launch
+        from latentvla_training.engine.loop import check_folder
         from latentvla_training.engine.recipe import load_recipe
 
         if self.processes < 1:
             raise ContractError("--processes", self.processes, "at least 1")
         recipe = load_recipe(self.recipe)
         for split in (recipe.data.train_split, recipe.data.val_split):
-            split_shards(split)  # what is missing is said once, before processes start
+            split_shards(split)  # what is wrong is said once, before processes start
+        folder = run_folder(self.run or recipe.name)
+        check_folder(folder, recipe)
         if needs_launch(self.processes):
             return launch(sys.argv[1:], self.processes)
         from latentvla_training.planner.training import train_planner
 
-        train_planner(recipe, run_folder(self.run or recipe.name))
+        train_planner(recipe, folder)
         return 0
 
 

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from latentvla_ros.contract import ContractError
 from latentvla_training.engine.averaging import AveragedModel
 from latentvla_training.engine.checkpoint import load_checkpoint, save_checkpoint
-from latentvla_training.engine.recipe import OptimizerSettings, Recipe
+from latentvla_training.engine.recipe import OptimizerSettings, Recipe, build
 
 Batch = dict[str, Tensor]
 
@@ -183,21 +183,44 @@ def run_training(
     return averaged.module
 
 
+def check_folder(folder: Path, recipe: Recipe) -> bool:
+    """Return whether a run folder holds a run of ``recipe`` already; False when it holds none.
+
+    Raises:
+        ContractError: it holds a run of another recipe; names what differs.
+    """
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        return False
+    found = build(Recipe, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    different = [
+        f"{name}: {old!r} there, {new!r} here"
+        for (name, old), (_, new) in zip(_settings(found), _settings(recipe), strict=True)
+        if old != new
+    ]
+    if different:
+        expected = "a run of the same recipe, or a new folder (--run)"
+        raise ContractError(f"run folder {folder}", different, expected)
+    return True
+
+
+def _settings(record: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return (dotted name, value) of every setting of a recipe."""
+    found: list[tuple[str, Any]] = []
+    for entry in fields(record):
+        value = getattr(record, entry.name)
+        name = f"{prefix}{entry.name}"
+        found += _settings(value, f"{name}.") if is_dataclass(value) else [(name, value)]
+    return found
+
+
 def _claim_folder(folder: Path, recipe: Recipe) -> None:
     """Write the recipe into a new run folder, or check that it is the same in an old one."""
     folder.mkdir(parents=True, exist_ok=True)
+    if check_folder(folder, recipe):
+        return
     text = yaml.safe_dump(json.loads(json.dumps(asdict(recipe))), sort_keys=False)
     path = folder / "recipe.yaml"
-    if path.is_file():
-        found = path.read_text(encoding="utf-8")
-        if found != text:
-            different = [
-                a for a, b in zip(found.splitlines(), text.splitlines(), strict=False) if a != b
-            ]
-            raise ContractError(
-                f"run folder {folder}", different[:3], "an empty folder or a run of the same recipe"
-            )
-        return
     part = folder / f".recipe.{os.getpid()}.part"
     part.write_text(text, encoding="utf-8")
     part.replace(path)

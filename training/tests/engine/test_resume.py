@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from latentvla_training.engine.loop import learning_rate, run_training
+from latentvla_training.engine.loop import check_folder, learning_rate, run_training
 from latentvla_training.engine.recipe import (
     OptimizerSettings,
     Recipe,
@@ -73,8 +73,17 @@ def test_resumed_run_equals_uninterrupted_one(recipe: Recipe, tmp_path: Path) ->
 def test_folder_of_another_recipe_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     run_training(LineTask(recipe), recipe, tmp_path, stop_after_steps=1, progress=False)
     other = replace(recipe, run=replace(recipe.run, seed=1))
-    with pytest.raises(ContractError, match="seed"):
+    with pytest.raises(ContractError, match=r"run\.seed: 0 there, 1 here"):
         run_training(LineTask(other), other, tmp_path, progress=False)
+
+
+def test_a_setting_that_came_later_does_not_end_old_runs(recipe: Recipe, tmp_path: Path) -> None:
+    run_training(LineTask(recipe), recipe, tmp_path, stop_after_steps=1, progress=False)
+    path = tmp_path / "recipe.yaml"
+    kept = [line for line in path.read_text().splitlines() if "blank_images" not in line]
+    path.write_text("\n".join(kept))
+    assert check_folder(tmp_path, recipe)
+    assert not check_folder(tmp_path / "new", recipe)
 
 
 def test_learning_rate_warms_up_and_decays() -> None:
