@@ -84,7 +84,7 @@ def write_bundle(
     Raises:
         ContractError: the backends disagree; nothing has been replaced.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     round_to_half(planner)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def write_bundle(
             name: (value.to(torch.float16) if value.is_floating_point() else value).contiguous()
             for name, value in planner.state_dict().items()
         }
-        save_file(state, staging / WEIGHTS_FILE)
+        (staging / WEIGHTS_FILE).write_bytes(save(state))  # save_file hides a full disk
         export_onnx(planner, staging / ONNX_FILE)
         files = {name: sha256_of(staging / name) for name in (ONNX_FILE, WEIGHTS_FILE)}
         write_manifest(replace(manifest, files=files), staging)

@@ -132,6 +132,8 @@ def evaluate(
     """
     bundle = load_bundle(bundle_name)
     baselines = load_baselines()
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
     reader = ensure_split(split, workers=workers or os.cpu_count() or 1)
     columns = reader.columns
     backend = create_backend(backend_name)
@@ -157,7 +159,6 @@ def evaluate(
     result |= {"bundle": bundle.manifest.bundle_id, "split": split, "backend": backend_name}
     print_table(result)
     if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(result, indent=1) + "\n")
     return result
 
