@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -198,7 +199,9 @@ def run(command: Callable[[], int]) -> int | str:
         print("latentvla-train: interrupted", file=sys.stderr)
         return 130
     except (ContractError, OSError, FloatingPointError) as error:
-        return "latentvla-train: " + " ".join(str(error).split())
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "; make room and give the same command again" if full else ""
+        return "latentvla-train: " + " ".join(str(error).split()) + advice
     except RuntimeError as error:
         from latentvla_training.world.sumo_network import NetworkBuildError
 

@@ -99,6 +99,15 @@ def test_defects_keep_their_traceback() -> None:
         cli.run(defect)
 
 
+def test_a_full_disk_says_what_to_do() -> None:
+    def full() -> int:
+        raise OSError(28, "No space left on device")
+
+    assert str(cli.run(full)).endswith(
+        "No space left on device; make room and give the same command again"
+    )
+
+
 def test_interrupting_is_no_defect(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> int:
         raise KeyboardInterrupt
