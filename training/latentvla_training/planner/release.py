@@ -133,6 +133,8 @@ def _provenance(recipe: Recipe, step: int) -> dict[str, Any]:
             hashes[split]["content_sha256"] = _joined_hash(content.get("hashes", {}))
     return {
         "recipe": recipe.name,
+        "start_from": recipe.start_from,  # passes of that run come on top
+        "prior_steps": recipe.run.prior_steps,
         "seed": recipe.run.seed,
         "steps": step,
         "passes": step * recipe.run.batch_size,
