@@ -178,10 +178,14 @@ def camera_counts(
         sent: pictures of each camera. image_bytes: size of each.
     """
     slots = [mounted.slot for mounted in rig.cameras]
-    last = recording.statuses[-1]
+    # A node that is not configured yet, or no longer, has no cameras to speak of.
+    statuses = [status for status in recording.statuses if set(slots) <= set(status.cameras)]
+    if not statuses:
+        raise CommandError("no-status", "the planner said nothing of its cameras", "try again")
+    last = statuses[-1]
     sending = [
         status
-        for status in recording.statuses
+        for status in statuses
         if max(status.cameras[slot].rate_hz for slot in slots) > RATE_HZ / 2
     ]
     texts: Counter[str] = Counter()

@@ -216,6 +216,7 @@ def test_contract_errors_name_the_field() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_cuda_agrees_with_the_cpu(vectors_folder) -> None:
     data = load_vectors(vectors_folder / "scenes.npz")
     plans = torch.from_numpy(data.plans)
