@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.geometry import se2
-from latentvla_training.world.episode import AgentType, EgoVehicle, Episode
+from latentvla_training.world.episode import AgentModel, EgoVehicle, Episode
 from latentvla_training.world.road_map import Layer, MarkingKind, RoadMap, SignalState
 
 Array = NDArray[np.float64]
@@ -19,11 +19,16 @@ Color = tuple[int, int, int]
 
 _GRASS: Color = (206, 214, 196)
 _ASPHALT: Color = (112, 114, 120)
+_PAVEMENT: Color = (186, 182, 176)
 _BUILDING: Color = (176, 168, 158)
 _TREE: Color = (142, 172, 126)
 _ROUTE: Color = (66, 150, 232)
 _EGO: Color = (20, 90, 190)
 _BRAKE: Color = (230, 30, 30)
+#: Agents that are shown by kind; cars, vans, trucks and buses have their own colour.
+_PEDESTRIAN: Color = (214, 30, 110)
+_TWO_WHEELER: Color = (150, 60, 200)
+_CONE: Color = (245, 120, 20)
 _MARKING: dict[MarkingKind, Color] = {
     MarkingKind.SOLID: (226, 226, 226),
     MarkingKind.DASHED: (190, 190, 190),
@@ -37,6 +42,7 @@ SIGNAL_COLORS: dict[int, Color] = {
     SignalState.GREEN: (30, 190, 90),
 }
 _DRIVABLE = (Layer.ROADBLOCK, Layer.LANE, Layer.LANE_CONNECTOR, Layer.INTERSECTION)
+_INK: Color = (40, 40, 44)
 _SHIFT = 4
 
 
@@ -100,6 +106,9 @@ def draw_birds_eye(
 
 
 def _draw_map(image: Image, window: _Window, road_map: RoadMap) -> None:
+    for ring in road_map.sidewalks:
+        if window.shows(ring):
+            _fill(image, window, ring, _PAVEMENT)
     for polygon in road_map.polygons:
         if polygon.layer in _DRIVABLE and window.shows(polygon.ring):
             _fill(image, window, polygon.ring, _ASPHALT)
@@ -108,6 +117,9 @@ def _draw_map(image: Image, window: _Window, road_map: RoadMap) -> None:
         if window.shows(marking.points):
             width = max(scale * marking.width_m, 1.0)
             _line(image, window, marking.points, _MARKING[marking.kind], width)
+    for crosswalk in road_map.crosswalks:
+        if window.shows(crosswalk.ring):
+            _outline(image, window, crosswalk.ring, (236, 236, 236))
     for prop in road_map.props:
         pose = np.array([*prop.center[:2], prop.yaw])
         ring = _box(pose, float(prop.size[0]), float(prop.size[1]))
@@ -124,24 +136,33 @@ def _draw_agent(image: Image, window: _Window, episode: Episode, step: int, inde
     pose = episode.agent_state[step, index, :3]
     if np.linalg.norm(pose[:2] - window.ego[:2]) > 1.5 * window.meters:
         return
+    model = AgentModel(int(episode.agent_model[index]))
     length, width = (max(float(value), 0.7) for value in episode.agent_size[index, :2])
+    box = _box(pose, length, width)
+    if model in (AgentModel.PEDESTRIAN, AgentModel.CONE):
+        color = _PEDESTRIAN if model == AgentModel.PEDESTRIAN else _CONE
+        _dot(image, window, pose[:2], 0.45 if model == AgentModel.PEDESTRIAN else 0.35, color)
+        return
+    if model == AgentModel.BARRIER:
+        _fill(image, window, box, (235, 235, 235))
+        _outline(image, window, box, _BRAKE)
+        return
+    if model in (AgentModel.MOTORCYCLE, AgentModel.BICYCLE):
+        _fill(image, window, box, _TWO_WHEELER)
+        _outline(image, window, box, _INK)
+        return
     red, green, blue = (int(channel) for channel in episode.agent_color[index])
-    _fill(image, window, _box(pose, length, width), (red, green, blue))
-    cv2.polylines(
-        image,
-        [window.pixels(_box(pose, length, width))],
-        True,
-        (40, 40, 44),
-        1,
-        cv2.LINE_AA,
-        _SHIFT,
-    )
-    if episode.agent_type[index] == AgentType.VEHICLE:
-        nose = se2.compose(pose, [[0.15 * length, 0.0, 0.0], [0.5 * length, 0.0, 0.0]])[:, :2]
-        _line(image, window, nose, (40, 40, 44), 1.0)
-        if episode.agent_braking[step, index]:
-            tail = [[-0.5 * length, 0.5 * width, 0.0], [-0.5 * length, -0.5 * width, 0.0]]
-            _line(image, window, se2.compose(pose, tail)[:, :2], _BRAKE, 2.0)
+    _fill(image, window, box, (red, green, blue))
+    _outline(image, window, box, _INK)
+    nose = se2.compose(pose, [[0.15 * length, 0.0, 0.0], [0.5 * length, 0.0, 0.0]])[:, :2]
+    _line(image, window, nose, _INK, 1.0)
+    if model in (AgentModel.VAN, AgentModel.TRUCK, AgentModel.BUS):
+        # A line behind the cab tells them from cars of the same colour.
+        cab = [[0.3 * length, 0.5 * width, 0.0], [0.3 * length, -0.5 * width, 0.0]]
+        _line(image, window, se2.compose(pose, cab)[:, :2], _INK, 1.0)
+    if episode.agent_braking[step, index]:
+        tail = [[-0.5 * length, 0.5 * width, 0.0], [-0.5 * length, -0.5 * width, 0.0]]
+        _line(image, window, se2.compose(pose, tail)[:, :2], _BRAKE, 2.0)
 
 
 def _own_half(stop_line: Array, road_map: RoadMap, index: int) -> Array:
@@ -161,6 +182,16 @@ def _box(pose: Array, length: float, width: float) -> Array:
 
 def _fill(image: Image, window: _Window, ring: Array, color: Color) -> None:
     cv2.fillPoly(image, [window.pixels(ring)], color, cv2.LINE_AA, _SHIFT)
+
+
+def _outline(image: Image, window: _Window, ring: Array, color: Color) -> None:
+    cv2.polylines(image, [window.pixels(ring)], True, color, 1, cv2.LINE_AA, _SHIFT)
+
+
+def _dot(image: Image, window: _Window, point: Array, radius_m: float, color: Color) -> None:
+    u, v = (int(value) for value in window.pixels(point[None])[0])
+    radius = max(radius_m * window.size / window.meters, 2.5)
+    cv2.circle(image, (u, v), int(radius * (1 << _SHIFT)), color, -1, cv2.LINE_AA, _SHIFT)
 
 
 def _line(image: Image, window: _Window, points: Array, color: Color, width: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,32 +9,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.geometry import se3
-from latentvla_training.world import ray_casting
+from latentvla_training.world import picture, ray_casting
 from latentvla_training.world.atmosphere import packed_atmosphere
-from latentvla_training.world.episode import Episode
+from latentvla_training.world.episode import Episode, Weather
 from latentvla_training.world.ground import paint_ground
-from latentvla_training.world.rig import default_rig
+from latentvla_training.world.lamplight import LAMPS_AHEAD_M, LAMPS_UP_M
 from latentvla_training.world.road_map import Prop, RoadMap, Signal
+from latentvla_training.world.scene_parts import Floor, Moving, Standing, View
+from latentvla_training.world.semantics import CLASS_OF_MODEL, SemanticClass
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 _KINDS = {"pole": ray_casting.BOX, "gantry": ray_casting.BOX, "building": ray_casting.BUILDING}
+_CLASSES = {
+    "pole": SemanticClass.POLE,
+    "gantry": SemanticClass.POLE,
+    "building": SemanticClass.BUILDING,
+}
 _TRUNK_COLOR = (82.0, 64.0, 48.0)
 _HOUSING_COLOR = (24.0, 25.0, 28.0)
 #: Housing around the lamp discs: margin beyond a lamp's rim and half depth, m.
 _LAMP_RADIUS_M, _HOUSING_MARGIN_M, _HOUSING_HALF_DEPTH_M = 0.45, 0.12, 0.2
-
-
-@dataclass(frozen=True)
-class _StaticParts:
-    """Everything that does not move, as ``ray_casting.render`` takes it."""
-
-    kind: NDArray[np.int64]
-    geometry: Array
-    color: Array
-    signal: NDArray[np.int64]
-    lamps: Array
 
 
 class Renderer:
@@ -44,8 +39,9 @@ class Renderer:
     def __init__(self, road_map: RoadMap) -> None:
         """Paint the ground of ``road_map`` and gather its props and signal heads (about 1 s)."""
         self.road_map = road_map
-        self._ground = paint_ground(road_map)
-        self._static = _gather(road_map.props, road_map.signals)
+        ground = paint_ground(road_map)
+        self._floor = Floor(ground.origin, ground.tile_index, ground.texels, ground.classes)
+        self._standing = _gather(road_map.props, road_map.signals)
 
     def render(
         self,
@@ -71,36 +67,60 @@ class Renderer:
             ContractError: an argument of the wrong shape, size or range, or another network's
                 episode; the message names it.
         """
-        rays, projection, eye = self._pinhole(
-            episode, step, intrinsics, width, height, ego_from_camera, ego_pose
-        )
+        view = self._view(episode, step, intrinsics, width, height, ego_from_camera, ego_pose)
         image = np.empty((height, width, 3), np.uint8)
-        static, ground = self._static, self._ground
-        ray_casting.render(
+        streaks = lens = 0
+        if episode.weather == Weather.RAIN:
+            key = [episode.seed & 0xFFFFFFFF, *np.abs(1e4 * view.mount).astype(int)]
+            draw = np.random.SeedSequence(key).generate_state(2) % 1_000_003
+            streaks, lens = int(draw[0]) + 7919 * step, int(draw[1]) + step // 20
+        picture.draw_picture(
             image,
-            rays,
-            projection,
-            eye,
-            static.kind,
-            static.geometry,
-            static.color,
-            static.signal,
-            static.lamps,
-            episode.signal_state[step],
-            episode.agent_type,
-            episode.agent_size,
-            episode.agent_color,
-            episode.agent_state[step],
-            episode.agent_valid[step],
-            episode.agent_braking[step],
-            ground.origin,
-            ground.tile_index,
-            ground.texels,
-            packed_atmosphere(episode.seed),
+            view.kernel,
+            self._standing,
+            _moving(episode, step),
+            self._floor,
+            packed_atmosphere(episode.seed, episode.weather),
+            streaks,
+            lens,
         )
         return image
 
-    def _pinhole(
+    def render_depth(
+        self,
+        episode: Episode,
+        step: int,
+        intrinsics: ArrayLike,
+        width: int,
+        height: int,
+        ego_from_camera: ArrayLike,
+        ego_pose: ArrayLike | None = None,
+    ) -> NDArray[np.float32]:
+        """Return optical depth (height, width) float32 at pixel centres, m, inf in the sky.
+
+        Arguments and errors are those of ``render``.
+        """
+        arguments = (episode, step, intrinsics, width, height, ego_from_camera, ego_pose)
+        return self._ranges(*arguments)[0]
+
+    def render_semantic(
+        self,
+        episode: Episode,
+        step: int,
+        intrinsics: ArrayLike,
+        width: int,
+        height: int,
+        ego_from_camera: ArrayLike,
+        ego_pose: ArrayLike | None = None,
+    ) -> Image:
+        """Return the ``SemanticClass`` (height, width) uint8 of what each pixel centre shows.
+
+        Arguments and errors are those of ``render``.
+        """
+        arguments = (episode, step, intrinsics, width, height, ego_from_camera, ego_pose)
+        return self._ranges(*arguments)[1]
+
+    def _ranges(
         self,
         episode: Episode,
         step: int,
@@ -109,8 +129,24 @@ class Renderer:
         height: int,
         ego_from_camera: ArrayLike,
         ego_pose: ArrayLike | None,
-    ) -> tuple[Array, Array, Array]:
-        """Check the arguments of ``render``; return rays, projection and eye in the map frame."""
+    ) -> tuple[NDArray[np.float32], Image]:
+        view = self._view(episode, step, intrinsics, width, height, ego_from_camera, ego_pose)
+        depth, semantic = np.empty((height, width), np.float32), np.empty((height, width), np.uint8)
+        moving = _moving(episode, step)
+        picture.draw_ranges(depth, semantic, view.kernel, self._standing, moving, self._floor)
+        return depth, semantic
+
+    def _view(
+        self,
+        episode: Episode,
+        step: int,
+        intrinsics: ArrayLike,
+        width: int,
+        height: int,
+        ego_from_camera: ArrayLike,
+        ego_pose: ArrayLike | None,
+    ) -> _View:
+        """Check the arguments of ``render``; return the camera in the map frame."""
         matrix = np.asarray(intrinsics, np.float64)
         mount = np.asarray(ego_from_camera, np.float64)
         if matrix.shape != (3, 3):
@@ -135,27 +171,58 @@ class Renderer:
         map_from_camera = se3.from_se2(pose) @ mount
         rays = map_from_camera[:3, :3] @ np.linalg.inv(matrix)
         projection = matrix @ map_from_camera[:3, :3].T
-        return np.ascontiguousarray(rays), np.ascontiguousarray(projection), map_from_camera[:3, 3]
+        eye = np.ascontiguousarray(map_from_camera[:3, 3])
+        heading = np.array([np.cos(pose[2]), np.sin(pose[2])])
+        lamps = pose[:2] + LAMPS_AHEAD_M * heading - eye[:2]
+        beam = np.array([*lamps, LAMPS_UP_M - eye[2], *heading])
+        kernel = View(np.ascontiguousarray(rays), np.ascontiguousarray(projection), eye, beam)
+        return _View(kernel, mount[:3].ravel())
 
 
-def _gather(props: tuple[Prop, ...], signals: tuple[Signal, ...]) -> _StaticParts:
+@dataclass(frozen=True)
+class _View:
+    """A checked camera: as the kernels take it, and how it is mounted (12,)."""
+
+    kernel: View
+    mount: Array
+
+
+def _moving(episode: Episode, step: int) -> Moving:
+    """Return one step of an episode as the kernels take it; they rely on its shapes."""
+    count = episode.agent_state.shape[1]
+    for name in ("agent_model", "agent_size", "agent_color"):
+        if len(getattr(episode, name)) != count:
+            raise ContractError(f"episode.{name}", len(getattr(episode, name)), f"{count} agents")
+    return Moving(
+        model=episode.agent_model,
+        size=episode.agent_size,
+        color=episode.agent_color,
+        state=episode.agent_state[step],
+        valid=episode.agent_valid[step],
+        braking=episode.agent_braking[step],
+        semantic=CLASS_OF_MODEL[episode.agent_model],
+        signals=episode.signal_state[step],
+    )
+
+
+def _gather(props: tuple[Prop, ...], signals: tuple[Signal, ...]) -> Standing:
     """Turn props and signal heads into parts."""
-    rows: list[tuple[int, list[float], tuple[float, ...], int]] = []
+    rows: list[tuple[int, list[float], tuple[float, ...], int, SemanticClass]] = []
     for prop in props:
         (x, y, z), (length, width, height) = prop.center, prop.size
         turn = [float(np.cos(prop.yaw)), float(np.sin(prop.yaw)), 0.0, 0.0]
         color = tuple(float(channel) for channel in prop.color)
         if prop.kind == "tree":
+            green = SemanticClass.VEGETATION
             base, trunk = z - height / 2.0, 0.04 * height
             half = 0.2 * height
-            rows.append(
-                (ray_casting.BOX, [x, y, base + half, trunk, trunk, half, *turn], _TRUNK_COLOR, -1)
-            )
+            stem = [x, y, base + half, trunk, trunk, half, *turn]
+            rows.append((ray_casting.BOX, stem, _TRUNK_COLOR, -1, green))
             crown = [x, y, base + 0.64 * height, length / 2.0, width / 2.0, 0.36 * height, *turn]
-            rows.append((ray_casting.CROWN, crown, color, -1))
+            rows.append((ray_casting.CROWN, crown, color, -1, green))
         elif prop.kind in _KINDS:
             box = [x, y, z, length / 2.0, width / 2.0, height / 2.0, *turn]
-            rows.append((_KINDS[prop.kind], box, color, -1))
+            rows.append((_KINDS[prop.kind], box, color, -1, _CLASSES[prop.kind]))
         else:
             raise ContractError("prop.kind", prop.kind, f"tree or one of {sorted(_KINDS)}")
     lamps = np.zeros((max(len(signals), 1), 3, 2))
@@ -168,40 +235,12 @@ def _gather(props: tuple[Prop, ...], signals: tuple[Signal, ...]) -> _StaticPart
         middle = signal.lamp_centers.mean(axis=0)
         middle = middle - _HOUSING_HALF_DEPTH_M * np.array([cos, sin, 0.0])
         head = [*middle, _HOUSING_HALF_DEPTH_M, *half, cos, sin, 0.0, 0.0]
-        rows.append((ray_casting.SIGNAL, head, _HOUSING_COLOR, index))
-    return _StaticParts(
+        rows.append((ray_casting.SIGNAL, head, _HOUSING_COLOR, index, SemanticClass.SIGNAL))
+    return Standing(
         kind=np.array([row[0] for row in rows], np.int64),
         geometry=np.array([row[1] for row in rows], np.float64).reshape(-1, 10),
         color=np.array([row[2] for row in rows], np.float64).reshape(-1, 3),
         signal=np.array([row[3] for row in rows], np.int64),
+        semantic=np.array([row[4] for row in rows], np.uint8),
         lamps=lamps,
     )
-
-
-def render_benchmark(renderer: Renderer, episode: Episode, frames: int = 120) -> float:
-    """Return frames per CPU second of this process; a frame is all cameras of the default rig."""
-    rig = default_rig()
-    steps = np.linspace(0, episode.num_steps - 1, frames).astype(int)
-    began = 0.0
-    for index, step in enumerate([0, *steps]):
-        if index == 1:  # the first frame compiles
-            began = time.process_time()
-        for camera in rig.cameras:
-            assert camera.model is not None
-            model = camera.model
-            renderer.render(
-                episode, int(step), model.matrix, model.width, model.height, camera.ego_from_camera
-            )
-    return frames / (time.process_time() - began)
-
-
-def main() -> None:
-    """Print the rate of the default rig on the hand-made junction."""
-    from latentvla_training.world.crossroads import crossroads_episode, crossroads_map
-
-    rate = render_benchmark(Renderer(crossroads_map()), crossroads_episode())
-    print(f"{rate:.0f} frames/s by CPU time (a frame is 3 cameras of 256x128)")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""``latentvla-train world``: make the scenes of a split, film an episode, draw a contact sheet."""
+"""``latentvla-train world``: make a split, hold the expert to the gates, film an episode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "longtail", "ood"]
 
 
 @dataclass(frozen=True)
@@ -31,26 +31,74 @@ class Make:
             self.split, workers=self.workers, max_episodes=self.episodes, rebuild=self.rebuild
         )
         print(f"{summary.split}: {summary.scenes} scenes in {summary.shards} shards")
+        if summary.recovery_left_out:
+            print(f"left out: {summary.recovery_left_out} recovery starts the expert cannot save")
+        if summary.without_event:
+            print(f"left out: {len(summary.without_event)} episodes without a long-tail event")
+        if summary.failed:
+            print(f"left out: {len(summary.failed)} episodes that failed")
         for episode, reason in summary.failed.items():
-            print(f"left out: {episode}: {reason}")
+            print(f"  {episode}: {reason}")
         return 1 if summary.failed else 0
 
 
 @dataclass(frozen=True)
+class Gates:
+    """Hold the expert's scores on a split against the gates of the world; show what fails them."""
+
+    split: Split = "test"
+    """Which scenes; made beforehand with world make."""
+    json: Path | None = None
+    """Where to write all figures and every scene that fails."""
+    out: Path | None = None
+    """Folder for pictures from above of up to 12 of the scenes that fail."""
+
+    def __call__(self) -> int:
+        import json
+
+        from latentvla_training.data.gates import check_gates, draw_failures, report_lines
+        from latentvla_training.data.shards import load_split
+        from latentvla_training.report.identity import code_identity, commit, scenes_identity
+
+        reader = load_split(self.split)
+        report = check_gates(self.split, reader)
+        print("\n".join(report_lines(report)))
+        if self.json is not None:
+            self.json.parent.mkdir(parents=True, exist_ok=True)
+            about = {**code_identity(), "data": scenes_identity(reader.paths), "commit": commit()}
+            document = {**report.as_dict(), "identity": about}
+            self.json.write_text(json.dumps(document, indent=1))
+        if self.out is not None:
+            for path in draw_failures(reader, report.failures, self.out):
+                print(path)
+        return 0 if report.passed else 1
+
+
+@dataclass(frozen=True)
 class Show:
-    """Film an episode: the three cameras and the view from above (MP4)."""
+    """Film an episode: the three cameras and the view from above (MP4), and draw it whole (PNG)."""
 
     episode: tyro.conf.Positional[str]
     """E.g. test-0004-00: the first episode of the fifth test network."""
     out: Path | None = None
-    """Where to write; out/world/EPISODE.mp4 by default."""
+    """Where to write; out/world/EPISODE.mp4 by default. The picture lies beside it."""
 
     def __call__(self) -> int:
+        import cv2
+
         from latentvla_training.world.contact_sheet import show_episode
+        from latentvla_training.world.drive_map import draw_drive
+        from latentvla_training.world.networks import build_road_map
+        from latentvla_training.world.simulation import simulate_episode
 
         path = self.out or Path("out/world") / f"{self.episode}.mp4"
-        show_episode(self.episode, path)
-        print(path)
+        episode = simulate_episode(self.episode)
+        show_episode(self.episode, path, episode)
+        picture = path.with_suffix(".png")
+        image = draw_drive(build_road_map(episode.network), episode)
+        if not cv2.imwrite(str(picture), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+            raise OSError(f"{picture} could not be written")
+        print(f"{path}\n{picture}")
         return 0
 
 
@@ -86,10 +134,11 @@ class ContactSheet:
 
 @dataclass(frozen=True)
 class World:
-    """The built-in driving world: scenes, films, contact sheets."""
+    """The built-in driving world: scenes, gates on the expert, films, contact sheets."""
 
     command: (
         Annotated[Make, tyro.conf.subcommand("make")]
+        | Annotated[Gates, tyro.conf.subcommand("gates")]
         | Annotated[Show, tyro.conf.subcommand("show")]
         | Annotated[ContactSheet, tyro.conf.subcommand("contact-sheet")]
     )

@@ -12,16 +12,23 @@ from numpy.typing import NDArray
 from latentvla_ros.contract import Command, ContractError
 from latentvla_training.world.birds_eye import draw_birds_eye
 from latentvla_training.world.cameras import Renderer
-from latentvla_training.world.episode import STEP_S, Episode
+from latentvla_training.world.episode import STEP_S, Episode, Weather
 from latentvla_training.world.rig import default_rig
 from latentvla_training.world.road_map import RoadMap
+from latentvla_training.world.semantics import SEMANTIC_COLORS
 
+Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
 _MARGIN_PX, _CAPTION_PX = 6, 22
-#: Width and height of a film, pixels.
-FILM_SIZE = (1280, 800)
-_PAPER, _INK = 250, 40
+#: Width and height of a film, pixels; height of each further row of three views.
+FILM_SIZE, ROW_PX = (1280, 800), 214
+#: Nearer than this, m, depth is drawn brightest.
+_DEPTH_M = 8.0
+_PAPER, _INK, _NIGHT = 250, 40, 24
+_EVENT_INK = (255, 176, 40)
 
 
 def contact_sheet(
@@ -89,12 +96,18 @@ def show_episode(
     path: Path | str,
     episode: Episode | None = None,
     road_map_of: Callable[[str], RoadMap] | None = None,
+    semantic: bool = False,
+    depth: bool = False,
 ) -> None:
     """Write an MP4 (H.264) of the three cameras and the view from above, in real time.
 
     Args:
         name: of the episode, simulated when ``episode`` is not given.
         path: of the MP4; its folder is made.
+        semantic, depth: add a row of the three cameras' classes, and one of their depth.
+
+    Raises:
+        ContractError: the name is no episode of a known network.
     """
     import av
 
@@ -108,30 +121,50 @@ def show_episode(
         stream = container.add_stream("libx264", rate=round(1.0 / STEP_S))
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "23", "preset": "veryfast", "threads": "1"}
-        stream.width, stream.height = FILM_SIZE
+        stream.width = FILM_SIZE[0]
+        stream.height = FILM_SIZE[1] + ROW_PX * (int(semantic) + int(depth))
         for step in range(episode.num_steps):
-            frame = film_frame(renderer, episode, step)
+            frame = film_frame(renderer, episode, step, semantic, depth)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
 
 
-def film_frame(renderer: Renderer, episode: Episode, step: int) -> Image:
-    """Return one frame (800, 1280, 3): front and view from above, left and right below."""
+def film_frame(
+    renderer: Renderer, episode: Episode, step: int, semantic: bool = False, depth: bool = False
+) -> Image:
+    """Return one frame (800, 1280, 3): front and view from above, left and right below.
+
+    Rows of ``ROW_PX`` with the classes and the depth of left, front and right follow when asked
+    for; the caption stands at the bottom.
+    """
     front = _view(renderer, episode, step, "front", 840)
     above = draw_birds_eye(renderer.road_map, episode, step, 420)
-    gap = np.full((420, 20, 3), 24, np.uint8)
+    gap = np.full((420, 20, 3), _NIGHT, np.uint8)
     sides = [_view(renderer, episode, step, slot, 640) for slot in ("left", "right")]
-    frame = np.vstack([np.hstack([front, gap, above]), np.hstack(sides)])
-    frame = np.vstack([frame, np.full((60, 1280, 3), 24, np.uint8)])
-    _write(frame, caption(episode, step), (16, 740 + 38), 0.75, 235)
-    return frame
+    below = np.hstack(sides)
+    below[:, 638:642] = _NIGHT
+    rows = [np.hstack([front, gap, above]), below]
+    for wanted, picture in ((semantic, _semantic_view), (depth, _depth_view)):
+        if wanted:
+            row = np.full((ROW_PX, FILM_SIZE[0], 3), _NIGHT, np.uint8)
+            for place, slot in enumerate(("left", "front", "right")):
+                row[:212, 428 * place : 428 * place + 424] = picture(renderer, episode, step, slot)
+            rows.append(row)
+    footer = np.full((60, FILM_SIZE[0], 3), _NIGHT, np.uint8)
+    _write(footer, caption(episode, step), (16, 38), 0.75, 235)
+    active = [event.name for event in episode.events if event.start_step <= step < event.end_step]
+    event = "   ".join(name.value.replace("_", " ") for name in active)
+    cv2.putText(footer, event, (860, 38), _FONT, 0.75, _EVENT_INK, 2, cv2.LINE_AA)
+    return np.vstack([*rows, footer])
 
 
 def caption(episode: Episode, step: int) -> str:
-    """Return name, time, speed and command of a scene."""
+    """Return name, time, speed, command and weather of a scene."""
     speed = 3.6 * episode.ego[step, 3]
     command = Command(int(episode.command[step])).name.lower()
-    return f"{episode.name}   {step * STEP_S:4.1f} s   {speed:3.0f} km/h   {command}"
+    weather = Weather(episode.weather).value
+    time_s = step * STEP_S
+    return f"{episode.name}   {time_s:4.1f} s   {speed:3.0f} km/h   {command}   {weather}"
 
 
 def _panel(renderer: Renderer, episode: Episode, step: int) -> Image:
@@ -149,16 +182,29 @@ def _panel(renderer: Renderer, episode: Episode, step: int) -> Image:
 
 
 def _view(renderer: Renderer, episode: Episode, step: int, slot: str, width: int) -> Image:
+    return renderer.render(episode, step, *_camera(slot, width))
+
+
+def _semantic_view(renderer: Renderer, episode: Episode, step: int, slot: str) -> Image:
+    classes = renderer.render_semantic(episode, step, *_camera(slot, 424))
+    return np.asarray(SEMANTIC_COLORS[classes])
+
+
+def _depth_view(renderer: Renderer, episode: Episode, step: int, slot: str) -> Image:
+    depth = renderer.render_depth(episode, step, *_camera(slot, 424))
+    bright = np.asarray(255.0 * np.minimum(_DEPTH_M / depth, 1.0) ** 0.6, np.uint8)
+    return cv2.cvtColor(cv2.applyColorMap(bright, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
+
+
+def _camera(slot: str, width: int) -> tuple[Array, int, int, Array]:
+    """Return intrinsics, width, height and mount of a slot of the default rig."""
     camera = default_rig(width, width // 2).camera(slot)
     assert camera is not None and camera.model is not None
-    return renderer.render(
-        episode, step, camera.model.matrix, width, width // 2, camera.ego_from_camera
-    )
+    return camera.model.matrix, width, width // 2, camera.ego_from_camera
 
 
 def _write(image: Image, text: str, corner: tuple[int, int], scale: float, ink: int) -> None:
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(image, text, corner, font, scale, (ink, ink, ink), 1, cv2.LINE_AA)
+    cv2.putText(image, text, corner, _FONT, scale, (ink, ink, ink), 1, cv2.LINE_AA)
 
 
 def _road_map(network: str, road_map_of: Callable[[str], RoadMap] | None) -> RoadMap:

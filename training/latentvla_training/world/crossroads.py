@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from latentvla_training.world.episode import STEP_S, Episode
+from latentvla_training.world.episode import STEP_S, AgentModel, Episode
 from latentvla_training.world.road_map import (
     Lane,
     Layer,
@@ -112,17 +112,36 @@ def crossroads_episode(seed: int = 1, num_steps: int = 140) -> Episode:
         "crossing": ("south_in_0", "south_s_0", "north_out_0"),
         "crossing_back": ("north_in_1", "north_s_1", "south_out_1"),
     }
-    # Route, start (m along it), speed (m/s), length, width, height, colour.
+    # Model, route, start (m along it), speed (m/s), length, width, height, colour.
+    car, van, truck, bus = AgentModel.CAR, AgentModel.VAN, AgentModel.TRUCK, AgentModel.BUS
     traffic = [
-        ("ahead", 100.0, 9.0, (4.6, 1.85, 1.5), (176, 28, 34)),
-        ("ahead", 215.0, 6.0, (4.9, 1.9, 1.7), (40, 84, 150)),
-        ("left", 90.0, 8.0, (4.4, 1.8, 1.5), (235, 235, 238)),
-        ("left", 128.0, 0.0, (8.5, 2.5, 3.3), (222, 196, 90)),
-        ("oncoming", 60.0, 9.0, (4.5, 1.8, 1.5), (60, 62, 66)),
-        ("oncoming", 100.0, 7.0, (11.8, 2.55, 3.2), (205, 70, 40)),
-        ("crossing", 128.0, 0.0, (4.6, 1.85, 1.5), (196, 200, 204)),
-        ("crossing", 120.0, 0.0, (4.3, 1.8, 1.5), (30, 110, 80)),
-        ("crossing_back", 60.0, 10.0, (4.6, 1.85, 1.5), (90, 30, 110)),
+        (car, "ahead", 100.0, 9.0, (4.6, 1.85, 1.5), (176, 28, 34)),
+        (van, "ahead", 215.0, 6.0, (5.4, 2.0, 2.4), (40, 84, 150)),
+        (car, "left", 90.0, 8.0, (4.2, 1.8, 1.5), (235, 235, 238)),
+        (truck, "left", 128.0, 0.0, (8.5, 2.5, 3.3), (222, 196, 90)),
+        (car, "oncoming", 60.0, 9.0, (4.8, 1.95, 1.75), (60, 62, 66)),
+        (bus, "oncoming", 100.0, 7.0, (11.8, 2.55, 3.2), (205, 70, 40)),
+        (car, "crossing", 128.0, 0.0, (4.6, 1.85, 1.5), (196, 200, 204)),
+        (car, "crossing", 120.0, 0.0, (4.3, 1.8, 1.5), (30, 110, 80)),
+        (AgentModel.MOTORCYCLE, "crossing_back", 60.0, 10.0, (2.2, 0.8, 1.6), (190, 30, 40)),
+    ]
+    # Model, x, y, yaw, vx, vy, length, width, height, colour: who keeps to no lane.
+    others = [
+        (AgentModel.CONE, -46.0, -7.7, 0.0, 0.0, 0.0, (0.4, 0.4, 0.75), (240, 100, 30)),
+        (AgentModel.CONE, -42.0, -7.7, 0.0, 0.0, 0.0, (0.4, 0.4, 0.75), (240, 100, 30)),
+        (AgentModel.BARRIER, -38.0, -8.0, 0.0, 0.0, 0.0, (0.5, 2.0, 1.0), (220, 220, 220)),
+        (AgentModel.PEDESTRIAN, -26.0, 9.4, 0.0, 1.2, 0.0, (0.5, 0.5, 1.7), (70, 120, 70)),
+        (
+            AgentModel.PEDESTRIAN,
+            -20.5,
+            -10.0,
+            np.pi / 2,
+            0.0,
+            1.3,
+            (0.5, 0.5, 1.75),
+            (200, 60, 130),
+        ),
+        (AgentModel.BICYCLE, -110.0, -6.3, 0.0, 4.0, 0.0, (1.8, 0.6, 1.75), (50, 140, 190)),
     ]
     time_s = STEP_S * np.arange(num_steps, dtype=np.float64)
     paths = {
@@ -136,24 +155,21 @@ def crossroads_episode(seed: int = 1, num_steps: int = 140) -> Episode:
     ego[:, 6] = 9.0 * (
         _along(paths["ahead"], ego_s + 0.5)[1] - _along(paths["ahead"], ego_s - 0.5)[1]
     )
-    count = len(traffic) + 2
+    count = len(traffic) + len(others)
     state, size = np.zeros((num_steps, count, 5)), np.zeros((count, 3))
-    color = np.zeros((count, 3), np.uint8)
+    color, models = np.zeros((count, 3), np.uint8), np.zeros(count, np.uint8)
     braking = np.zeros((num_steps, count), np.bool_)
-    for index, (path, start, speed, dimensions, rgb) in enumerate(traffic):
-        size[index], color[index] = dimensions, rgb
+    for index, (model, path, start, speed, dimensions, rgb) in enumerate(traffic):
+        models[index], size[index], color[index] = model, dimensions, rgb
         xy, yaw = _along(paths[path], start + speed * time_s)
         state[:, index, :2], state[:, index, 2] = xy, yaw
         state[:, index, 3] = speed * np.cos(yaw)
         state[:, index, 4] = speed * np.sin(yaw)
         braking[:, index] = (time_s % 4.0 < 2.0) if speed else True
-    kinds = np.zeros(count, np.uint8)
-    kinds[-2:] = 1, 2
-    size[-2], size[-1] = (0.5, 0.5, 1.75), (1.8, 0.5, 1.75)
-    color[-2], color[-1] = (200, 60, 130), (50, 140, 190)
-    walk = 1.3 * time_s
-    state[:, -2, 0], state[:, -2, 1], state[:, -2, 2] = -20.5, -10.0 + walk, np.pi / 2
-    state[:, -1, 0], state[:, -1, 1] = -110.0 + 4.0 * time_s, -6.3
+    for index, (model, x, y, heading, vx, vy, dimensions, rgb) in enumerate(others, len(traffic)):
+        models[index], size[index], color[index] = model, dimensions, rgb
+        state[:, index, 0], state[:, index, 1] = x + vx * time_s, y + vy * time_s
+        state[:, index, 2:] = heading, vx, vy
     signal_state = np.full((num_steps, len(road_map.signals)), SignalState.RED, np.uint8)
     along_axis = [i for i, s in enumerate(road_map.signals) if s.approach_lane[0] in "we"]
     for begin, value in ((4.0, SignalState.GREEN), (10.0, SignalState.YELLOW)):
@@ -165,7 +181,8 @@ def crossroads_episode(seed: int = 1, num_steps: int = 140) -> Episode:
         network=NAME,
         seed=seed,
         ego=ego,
-        agent_type=kinds,
+        agent_type=np.array([AgentModel(model).agent_type for model in models], np.uint8),
+        agent_model=models,
         agent_size=size,
         agent_color=color,
         agent_state=state,

@@ -13,16 +13,16 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from latentvla_ros.contract import ContractError
-from latentvla_training.world.episode import Episode
+from latentvla_training.world.episode import Episode, Event, EventName, Weather
 
-SCHEMA = 1
+SCHEMA = 2
 #: Units of one count in the columns of ``agent_state``: m, m, rad, m/s, m/s.
 _STATE_UNITS = np.array([0.01, 0.01, 1e-4, 0.01, 0.01])
 _STATE_DIGITS = (2, 2, 4, 2, 2)
@@ -32,7 +32,7 @@ _UNREADABLE = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError,
 )  # fmt: skip
 _ARRAYS = (
-    "ego", "agent_type", "agent_size", "agent_color", "agent_valid", "agent_braking",
+    "ego", "agent_type", "agent_model", "agent_size", "agent_color", "agent_valid", "agent_braking",
     "signal_state", "route_centerline", "route_speed_limit", "command",
 )  # fmt: skip
 
@@ -47,6 +47,8 @@ def save_episode(episode: Episode, path: Path | str) -> None:
         "network": episode.network,
         "seed": episode.seed,
         "route_lanes": list(episode.route_lanes),
+        "weather": episode.weather.value,
+        "events": [{**asdict(event), "name": event.name.value} for event in episode.events],
     }
     arrays = {name: getattr(episode, name) for name in _ARRAYS}
     buffer = io.BytesIO()
@@ -102,5 +104,9 @@ def load_episode(path: Path | str) -> Episode:
         seed=meta["seed"],
         agent_state=state,
         route_lanes=tuple(meta["route_lanes"]),
+        weather=Weather(meta["weather"]),
+        events=tuple(
+            Event(**{**event, "name": EventName(event["name"])}) for event in meta["events"]
+        ),
         **{name: array for name, array in content.items() if name in known},
     )

@@ -16,7 +16,9 @@ import shapely
 import shapely.ops
 from numpy.typing import NDArray
 
-from latentvla_training.world.road_map import Layer, Marking, MarkingKind, RoadMap
+from latentvla_training.world.road_map import Crosswalk, Layer, Marking, MarkingKind, RoadMap
+from latentvla_training.world.scenery import COUNTRY_KINDS
+from latentvla_training.world.semantics import SemanticClass
 
 Array = NDArray[np.float64]
 
@@ -33,8 +35,24 @@ _SUBPIXEL_BITS = 4
 _SIDEWALK_M, _KERB_M = 2.6, 0.25
 _DASH_M, _GAP_M = 3.0, 6.0
 _ZEBRA_M = 0.5
+#: Beside roads out of town: a paved shoulder, then a verge of gravel and short grass.
+_SHOULDER_M, _VERGE_M = 0.9, 2.2
 
-GRASS, SIDEWALK, KERB, ASPHALT, JUNCTION, WHITE, YELLOW = range(7)
+GRASS, SIDEWALK, KERB, ASPHALT, JUNCTION, WHITE, YELLOW, SHOULDER, VERGE = range(9)
+_CLASSES = np.array(
+    [
+        SemanticClass.TERRAIN,
+        SemanticClass.SIDEWALK,
+        SemanticClass.SIDEWALK,
+        SemanticClass.ROAD,
+        SemanticClass.ROAD,
+        SemanticClass.MARKING,
+        SemanticClass.MARKING,
+        SemanticClass.TERRAIN,
+        SemanticClass.TERRAIN,
+    ],
+    np.uint8,
+)
 
 #: Red, green, blue, material (0 grass, 128 neither, 255 asphalt: what an episode tints), noise.
 _PALETTE = np.array(
@@ -46,6 +64,8 @@ _PALETTE = np.array(
         [79, 80, 84, 255, 7],
         [236, 236, 232, 128, 4],
         [232, 186, 58, 128, 4],
+        [112, 110, 106, 255, 10],
+        [128, 124, 88, 64, 14],
     ],
     np.float64,
 )
@@ -58,16 +78,22 @@ class GroundRaster:
     tile_index: (rows, columns) int32, index into ``texels``; 0 is grass, as is all outside.
     texels: (tiles, TEXELS_PER_TILE) uint32, levels one after another, rows of y, packed
         red | green << 8 | blue << 16 | material << 24.
+    classes: (tiles, TILE_TEXELS**2) uint8 ``SemanticClass``, rows of y.
     """
 
     origin: Array
     tile_index: NDArray[np.int32]
     texels: NDArray[np.uint32]
+    classes: NDArray[np.uint8]
 
 
 def paint_ground(road_map: RoadMap) -> GroundRaster:
     """Paint the ground of ``road_map``; deterministic, about a second for a network of 600 m."""
-    shapes = [*_surfaces(road_map), *_paint(road_map.markings)]
+    shapes = [
+        *_surfaces(road_map),
+        *_zebras(road_map.crosswalks, road_map.markings),
+        *_paint(road_map.markings),
+    ]
     geometries = np.array([shape for _, shape in shapes], object)
     tree = shapely.STRtree(geometries)
     chunk_m = _CHUNK_TILES * TILE_TEXELS * RESOLUTION_M
@@ -78,6 +104,7 @@ def paint_ground(road_map: RoadMap) -> GroundRaster:
     side = _CHUNK_TILES * TILE_TEXELS * _OVERSAMPLING
     fine = np.zeros((side, side), np.uint8)
     stored = [_pack(fine, np.zeros((1, 2), np.int64), _PALETTE, 0, 0)]
+    classes = [np.full((1, TILE_TEXELS**2), SemanticClass.TERRAIN, np.uint8)]
     count = 1
     for row in range(rows):
         for column in range(columns):
@@ -97,7 +124,9 @@ def paint_ground(road_map: RoadMap) -> GroundRaster:
             tile_index[top + tiles[:, 0], left + tiles[:, 1]] = count + np.arange(len(tiles))
             count += len(tiles)
             stored.append(_pack(fine, tiles, _PALETTE, left, top))
-    return GroundRaster(origin, tile_index, np.concatenate(stored))
+            shown = blocks[tiles[:, 0], ::_OVERSAMPLING, tiles[:, 1], ::_OVERSAMPLING]
+            classes.append(_CLASSES[shown.reshape(len(tiles), TILE_TEXELS**2)])
+    return GroundRaster(origin, tile_index, np.concatenate(stored), np.concatenate(classes))
 
 
 def _clip(geometries: NDArray[np.object_], window: shapely.Polygon) -> NDArray[np.object_]:
@@ -119,7 +148,17 @@ def _surfaces(road_map: RoadMap) -> Iterator[tuple[int, shapely.Geometry]]:
         np.array([shapely.Polygon(polygon.ring) for polygon in road_map.polygons], object)
     )
     drivable = shapely.union_all(shapes)
-    for margin, kind in ((_SIDEWALK_M, SIDEWALK), (_KERB_M, KERB), (0.0, ASPHALT)):
+    if road_map.kind in COUNTRY_KINDS:
+        margins = [(_VERGE_M, VERGE), (_SHOULDER_M, SHOULDER)]
+    elif road_map.sidewalks:
+        paved = shapely.union_all(
+            shapely.make_valid(np.array([shapely.Polygon(r) for r in road_map.sidewalks], object))
+        )
+        yield from ((SIDEWALK, part) for part in _parts(paved))
+        margins = [(_KERB_M, KERB)]
+    else:
+        margins = [(_SIDEWALK_M, SIDEWALK), (_KERB_M, KERB)]
+    for margin, kind in (*margins, (0.0, ASPHALT)):
         yield from ((kind, part) for part in _parts(drivable.buffer(margin, quad_segs=4)))
     for polygon, shape in zip(road_map.polygons, shapes, strict=True):
         if polygon.layer == Layer.INTERSECTION:
@@ -141,6 +180,27 @@ def _paint(markings: Sequence[Marking]) -> Iterator[tuple[int, shapely.Geometry]
         for piece in pieces:
             shape = piece.buffer(marking.width_m / 2.0, cap_style="flat", join_style="mitre")
             yield from ((kind, part) for part in _parts(shape))
+
+
+def _zebras(
+    crosswalks: Sequence[Crosswalk], markings: Sequence[Marking]
+) -> Iterator[tuple[int, shapely.Geometry]]:
+    """Yield the stripes of every crosswalk that no marking paints already."""
+    lines = shapely.STRtree(
+        [shapely.LineString(m.points) for m in markings if m.kind == MarkingKind.CROSSING]
+    )
+    for crosswalk in crosswalks:
+        shape = shapely.make_valid(shapely.Polygon(crosswalk.ring))
+        if len(lines.query(shape, "intersects")):
+            continue
+        corners = shapely.get_coordinates(shape.minimum_rotated_rectangle)[:4]
+        if np.linalg.norm(corners[1] - corners[0]) < np.linalg.norm(corners[2] - corners[1]):
+            corners = np.roll(corners, -1, axis=0)
+        # People walk along the longer sides, so the stripes follow one another along them.
+        walk = 0.5 * (corners[[0, 1]] + corners[[3, 2]])
+        width = float(np.linalg.norm(corners[3] - corners[0]))
+        for piece in _pieces(shapely.LineString(walk), _ZEBRA_M, _ZEBRA_M):
+            yield WHITE, piece.buffer(0.47 * width, cap_style="flat")
 
 
 def _pieces(line: shapely.LineString, length: float, gap: float) -> list[shapely.LineString]:

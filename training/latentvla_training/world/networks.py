@@ -23,25 +23,42 @@ from xml.sax import SAXParseException
 import numpy as np
 
 from latentvla_ros.contract import ContractError
+from latentvla_training.world.drivable_area import KERB_RADIUS_M, build_polygons, drivable_area
 from latentvla_training.world.layers import (
     RightOfWay,
     build_lanes,
-    build_markings,
-    build_polygons,
     build_right_of_way,
     build_signals,
+    is_road,
+    vehicle_lanes,
 )
+from latentvla_training.world.markings import build_markings
+from latentvla_training.world.pavements import build_crosswalks, build_sidewalks
 from latentvla_training.world.road_map import Layer, RoadMap
 from latentvla_training.world.scenery import place_props
 from latentvla_training.world.sumo_network import NetworkBuildError, draw_network
 
 #: Number of networks in each split; their seeds lie in disjoint ranges.
-SPLIT_SIZES = {"train": 40, "val": 6, "test": 12}
-_SPLIT_SEEDS = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
+SPLIT_SIZES = {"train": 40, "val": 6, "test": 12, "longtail": 12, "ood": 8}
+_SPLIT_SEEDS = {
+    "train": 1_000_000,
+    "val": 2_000_000,
+    "test": 3_000_000,
+    "longtail": 4_000_000,
+    "ood": 5_000_000,
+}
+#: Generators by the index of a network, over and over; the first six are all there are of them.
+_KINDS = (
+    "grid", "random", "merge", "rural", "spider", "split",
+    "grid", "random", "rural", "spider", "random", "grid",
+)  # fmt: skip
+#: The generator that only ``ood`` has.
+_HELD_OUT_KIND = "roundabout"
+KINDS = (*sorted(set(_KINDS)), _HELD_OUT_KIND)
 _ATTEMPTS = 60
 #: SUMO's tools cut their files short on a full disk and report success, bytes.
 _LEAST_SPACE = 4 << 20
-_VERSION = "v2"
+_VERSION = "v4"
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,17 @@ def network_seed(name: str) -> int:
     return _SPLIT_SEEDS[match[1]] + int(match[2])
 
 
+def network_kind(name: str) -> str:
+    """Return the generator of network ``name``, one of ``KINDS``.
+
+    Raises:
+        ContractError: no split has a network of this name.
+    """
+    network_seed(name)
+    split, index = name.split("-")
+    return _HELD_OUT_KIND if split == "ood" else _KINDS[int(index) % len(_KINDS)]
+
+
 @lru_cache(maxsize=4)
 def build_road_map(name: str) -> RoadMap:
     """Return the network ``name`` in NAVSIM's layers, drawing it first if it is not cached.
@@ -93,18 +121,24 @@ def build_road_map(name: str) -> RoadMap:
     net = read_net(name)
     signals, signal_of = build_signals(net)
     lanes = build_lanes(net, signal_of)
-    polygons = build_polygons(net, lanes)
+    kind = network_kind(name)
+    polygons = build_polygons(net, lanes, KERB_RADIUS_M[kind])
     drivable = [p.ring for p in polygons if p.layer in (Layer.ROADBLOCK, Layer.INTERSECTION)]
     corners = np.concatenate(drivable)
     bounds = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+    area = drivable_area(polygons)
+    crosswalks = build_crosswalks(net, area)
     return RoadMap(
         name=name,
         polygons=polygons,
         lanes=lanes,
         signals=signals,
-        markings=build_markings(net, polygons),
-        props=place_props(polygons, lanes, signals, bounds, network_seed(name)),
+        markings=build_markings(net, area, crosswalks),
+        props=place_props(polygons, lanes, signals, bounds, network_seed(name), kind),
         bounds=bounds,
+        kind=kind,
+        crosswalks=crosswalks,
+        sidewalks=build_sidewalks(net, area),
     )
 
 
@@ -147,13 +181,13 @@ def _digest(path: Path) -> str:
 
 def _build(name: str, seed: int, folder: Path) -> None:
     """Draw with the first seed that works; the finished folder appears in one rename."""
-    causes = []
+    causes, kind = [], network_kind(name)
     for attempt in range(_ATTEMPTS):
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as scratch_name:
             scratch = Path(scratch_name)
             try:
-                net_path, tls_path = draw_network(seed + 1000 * attempt, scratch)
-                _check_usable(net_path)
+                net_path, tls_path = draw_network(kind, seed + 1000 * attempt, scratch)
+                _check_usable(net_path, kind)
             except (NetworkBuildError, SAXParseException, ParseError) as error:
                 if shutil.disk_usage(folder.parent).free < _LEAST_SPACE:
                     raise OSError(ENOSPC, "no space left to draw network", name) from error
@@ -181,19 +215,43 @@ def _strip_comments(source: Path, target: Path) -> None:
     target.write_text(re.sub(r"<!--.*?-->\s*", "", source.read_text(), flags=re.DOTALL))
 
 
-def _check_usable(net_path: Path) -> None:
+@dataclass(frozen=True)
+class _Limits:
+    """What a network of a kind must keep to: extent and edge lengths in m, signalised junctions."""
+
+    least_extent: float
+    most_extent: float
+    least_edge: float
+    signals: int = 0
+
+
+_LIMITS = {
+    "grid": _Limits(400.0, 850.0, 25.0, 3),
+    "spider": _Limits(400.0, 850.0, 25.0, 3),
+    "random": _Limits(400.0, 950.0, 25.0, 3),
+    "rural": _Limits(400.0, 1150.0, 60.0),
+    "merge": _Limits(500.0, 1150.0, 60.0),
+    "split": _Limits(500.0, 1150.0, 60.0),
+    "roundabout": _Limits(300.0, 950.0, 2.0),
+}
+
+
+def _check_usable(net_path: Path, kind: str) -> None:
     """Refuse networks that are too small, too wide, unsignalised or with broken junctions."""
     import sumolib
 
+    limits = _LIMITS[kind]
     net: Any = sumolib.net.readNet(str(net_path), withInternal=True)
     x_min, y_min, x_max, y_max = net.getBoundary()
     extent = (x_max - x_min, y_max - y_min)
-    if not (min(extent) > 400.0 and max(extent) < 850.0):
-        raise NetworkBuildError(f"extent {extent} m is not within 400 ... 850 m")
-    if len(net.getTrafficLights()) < 3:
+    if not (min(extent) > limits.least_extent and max(extent) < limits.most_extent):
+        raise NetworkBuildError(
+            f"extent {extent} m is not within {limits.least_extent} ... {limits.most_extent} m"
+        )
+    if len(net.getTrafficLights()) < limits.signals:
         raise NetworkBuildError(f"only {len(net.getTrafficLights())} signalised junctions")
     for edge in net.getEdges(withInternal=False):
-        if edge.getLength() < 25.0:
+        if edge.getLength() < limits.least_edge:
             raise NetworkBuildError(f"edge {edge.getID()} is {edge.getLength():.1f} m long")
-        if not edge.getOutgoing():
+        if not any(is_road(out) and vehicle_lanes(out) for out in edge.getOutgoing()):
             raise NetworkBuildError(f"edge {edge.getID()} is a dead end")

@@ -1,8 +1,9 @@
-"""The cameras of the world's vehicle: what a bundle trained here expects, as rig and as slots."""
+"""The cameras of the world's vehicles: what a bundle trained here expects, as rig and as slots."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,6 +37,41 @@ DEFAULT_CAMERAS = (
     MountedCamera("right", 90.0, (1.6, -0.5, 1.6), -55.0),
 )
 
+#: All around, with overlap: front 60 degrees as above, sides 80, rear 90.
+SIX_CAMERAS = (
+    MountedCamera("front", 60.0, (1.8, 0.0, 1.6), 0.0),
+    MountedCamera("front_left", 80.0, (1.6, 0.5, 1.6), 55.0),
+    MountedCamera("front_right", 80.0, (1.6, -0.5, 1.6), -55.0),
+    MountedCamera("rear_left", 80.0, (0.9, 0.5, 1.6), 115.0),
+    MountedCamera("rear_right", 80.0, (0.9, -0.5, 1.6), -115.0),
+    MountedCamera("rear", 90.0, (-0.6, 0.0, 1.6), 180.0),
+)
+
+
+@dataclass(frozen=True)
+class RigJitter:
+    """How far one vehicle of a fleet may differ from the drawing: bounds of uniform draws.
+
+    Attributes:
+        focal_share: of the focal length. principal_share: of the width, shift of the image centre.
+        angle_deg: yaw, pitch and roll of each camera. shift_m: along each axis of the vehicle.
+    """
+
+    focal_share: float = 0.03
+    principal_share: float = 0.01
+    angle_deg: float = 2.0
+    shift_m: float = 0.05
+
+    def __post_init__(self) -> None:
+        for field, most in (
+            ("focal_share", 0.2),
+            ("principal_share", 0.1),
+            ("angle_deg", 8.0),
+            ("shift_m", 0.5),
+        ):
+            if not 0.0 <= getattr(self, field) <= most:
+                raise ContractError(f"jitter.{field}", getattr(self, field), f"0 to {most}")
+
 
 def camera_model(
     horizontal_fov_deg: float, width: int = IMAGE_WIDTH, height: int = IMAGE_HEIGHT
@@ -54,6 +90,53 @@ def camera_model(
 
 def default_rig(width: int = IMAGE_WIDTH, height: int = IMAGE_HEIGHT) -> Rig:
     """Return the rig of the world's vehicle, intrinsics for width x height pixels included."""
+    return _rig("world", DEFAULT_CAMERAS, width, height)
+
+
+def six_camera_rig(width: int = IMAGE_WIDTH, height: int = IMAGE_HEIGHT) -> Rig:
+    """Return a rig that sees all around, ``config/rig/six_cameras.yaml``."""
+    return _rig("world_six", SIX_CAMERAS, width, height)
+
+
+def default_slots() -> tuple[CameraSlot, ...]:
+    """Return the slots of a model trained on ``default_rig`` and how far a vehicle may differ."""
+    return _slots(DEFAULT_CAMERAS)
+
+
+def six_camera_slots() -> tuple[CameraSlot, ...]:
+    """Return the slots of a model trained on ``six_camera_rig``; only the front is required."""
+    return _slots(SIX_CAMERAS)
+
+
+def jittered_rig(rig: Rig, seed: int, jitter: RigJitter | None = None) -> Rig:
+    """Return ``rig`` as built into one particular vehicle, drawn from ``seed``.
+
+    Focal length, principal point, place and direction of each camera differ within ``jitter``. The
+    defaults stay well within the envelopes of ``default_slots`` and ``six_camera_slots``.
+
+    Raises:
+        ContractError: a camera without intrinsics.
+    """
+    bounds = jitter or RigJitter()
+    rng = np.random.default_rng([seed & 0xFFFFFFFF, 0x516])
+    cameras = []
+    for camera in rig.cameras:
+        if camera.model is None:
+            raise ContractError(f"rig.cameras[{camera.slot}].model", None, "intrinsics")
+        draw = rng.uniform(-1.0, 1.0, 9)
+        matrix = camera.model.matrix.copy()
+        matrix[[0, 1], [0, 1]] *= 1.0 + bounds.focal_share * draw[0]
+        matrix[:2, 2] += bounds.principal_share * camera.model.width * draw[1:3]
+        # In optical axes: pitch about x, yaw about y, roll about z.
+        turn = np.radians(bounds.angle_deg) * draw[3:6]
+        mount = camera.ego_from_camera @ se3.from_xyz_rpy((0.0, 0.0, 0.0), turn)
+        mount[:3, 3] += bounds.shift_m * draw[6:]
+        model = replace(camera.model, matrix=matrix)
+        cameras.append(replace(camera, ego_from_camera=mount, model=model))
+    return replace(rig, cameras=tuple(cameras))
+
+
+def _rig(name: str, mounted: Sequence[MountedCamera], width: int, height: int) -> Rig:
     cameras = tuple(
         RigCamera(
             slot=camera.slot,
@@ -64,13 +147,12 @@ def default_rig(width: int = IMAGE_WIDTH, height: int = IMAGE_HEIGHT) -> Rig:
             ego_from_camera=se3.camera_mount(camera.xyz, np.radians(camera.yaw_deg)),
             model=camera_model(camera.horizontal_fov_deg, width, height),
         )
-        for camera in DEFAULT_CAMERAS
+        for camera in mounted
     )
-    return Rig("world", "base_link", "front", cameras)
+    return Rig(name, "base_link", "front", cameras)
 
 
-def default_slots() -> tuple[CameraSlot, ...]:
-    """Return the slots of a model trained on ``default_rig`` and how far a vehicle may differ."""
+def _slots(mounted: Sequence[MountedCamera]) -> tuple[CameraSlot, ...]:
     return tuple(
         CameraSlot(
             name=camera.slot,
@@ -84,5 +166,5 @@ def default_slots() -> tuple[CameraSlot, ...]:
             y_range_m=(camera.xyz[1] - 0.8, camera.xyz[1] + 0.8),
             z_range_m=(1.0, 2.4),
         )
-        for camera in DEFAULT_CAMERAS
+        for camera in mounted
     )

@@ -134,6 +134,21 @@ class Prop:
 
 
 @dataclass(frozen=True)
+class Crosswalk:
+    """A pedestrian crossing of a junction.
+
+    Attributes:
+        edge_id: SUMO's crossing edge, e.g. ``:n3_c0``.
+        ring: (K, 2) open ring.
+        signalled: whether pedestrians have a light there (vehicles then obey their own).
+    """
+
+    edge_id: str
+    ring: Array
+    signalled: bool
+
+
+@dataclass(frozen=True)
 class RoadMap:
     """A whole network.
 
@@ -144,6 +159,8 @@ class RoadMap:
         signals: all heads.
         markings, props: what is painted and what stands there.
         bounds: (4,) x_min, y_min, x_max, y_max of everything drivable.
+        kind: generator it was drawn with, e.g. ``grid`` or ``rural``.
+        crosswalks: where pedestrians cross. sidewalks: rings (K, 2) of pavements.
     """
 
     name: str
@@ -153,3 +170,6 @@ class RoadMap:
     markings: tuple[Marking, ...]
     props: tuple[Prop, ...]
     bounds: Array
+    kind: str = ""
+    crosswalks: tuple[Crosswalk, ...] = ()
+    sidewalks: tuple[Array, ...] = ()

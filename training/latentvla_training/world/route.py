@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from latentvla_training.world.layers import RightOfWay
 from latentvla_training.world.polyline import polyline_length, resample_polyline
-from latentvla_training.world.road_map import Lane, RoadMap
+from latentvla_training.world.road_map import Crosswalk, Lane, RoadMap
 
 Array = NDArray[np.float64]
 
@@ -18,6 +19,10 @@ SPACING_M = 1.0
 LATERAL_ACCELERATION = 2.0
 COMFORTABLE_BRAKING = 1.8
 CONFLICT_RADIUS_M = 2.7
+#: Way over a crosswalk: a shorter one only touches it, points farther apart are two passages.
+LEAST_ZEBRA_M, MAX_ZEBRA_M = 1.0, 25.0
+#: An episode of 30 s and the drive before it, at the speed limit, s.
+DRIVE_S = 45.0
 #: Odds of a connector in the random walk, by SUMO's direction.
 TURN_WEIGHTS = {"s": 1.0, "l": 1.6, "r": 2.8}
 
@@ -34,6 +39,8 @@ class Conflict:
         foe_interval: the same along the other connector, from its start.
         has_priority: the route must let it pass.
         signal: head that controls it, or -1.
+        upstream: lanes that lead to the approach lane, with the distance from the start of each
+            to the start of the connector: who comes fast is seen before the approach lane.
     """
 
     lane_ids: tuple[str, ...]
@@ -44,6 +51,7 @@ class Conflict:
     foe_interval: tuple[float, float]
     has_priority: bool
     signal: int
+    upstream: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,10 @@ class Route:
         xy: (N, 2). s: (N,) arc length. yaw: (N,) unwrapped. curvature: (N,) 1/m.
         speed_limit: (N,) of the road. target_speed: (N,) limit and comfort in bends, with braking.
         crossings: junctions in order.
+        left_room, right_room: (N,) from the path to the edge of the lanes that run beside it in
+            the same direction; half a lane inside junctions.
+        zebras: (enter_s, exit_s, index into ``RoadMap.crosswalks``) of the crosswalks on the way,
+            in order.
     """
 
     lane_ids: tuple[str, ...]
@@ -80,12 +92,17 @@ class Route:
     speed_limit: Array
     target_speed: Array
     crossings: tuple[Crossing, ...]
+    left_room: Array
+    right_room: Array
+    zebras: tuple[tuple[float, float, int], ...] = ()
 
 
 def draw_route(
     road_map: RoadMap, rules: RightOfWay, rng: np.random.Generator, length_m: float
 ) -> Route | None:
     """Walk lanes at random from a random lane, turns balanced; None when the walk gets stuck.
+
+    The route is at least ``length_m`` long and, at the limit, takes at least ``DRIVE_S``.
 
     The walk stays in its lane between junctions (nothing a camera sees would tell a free lane
     change) and never visits an edge twice.
@@ -98,7 +115,8 @@ def draw_route(
     lane = road_map.lanes[starts[int(rng.integers(len(starts)))]]
     walked, edges = [lane.lane_id], [lane.edge_id]
     length = polyline_length(lane.centerline)
-    while length < length_m:
+    duration = length / lane.speed_limit_mps
+    while length < length_m or duration < DRIVE_S:
         options = []
         for first in lane.successors:
             chain = connector_chain(road_map, first)
@@ -112,7 +130,9 @@ def draw_route(
         lane = road_map.lanes[target_id]
         walked += [*chain, target_id]
         edges.append(lane.edge_id)
-        length += polyline_length(lane.centerline)
+        onward = polyline_length(lane.centerline)
+        duration += onward / lane.speed_limit_mps
+        length += onward
         length += sum(polyline_length(road_map.lanes[name].centerline) for name in chain)
     return make_route(road_map, rules, tuple(walked))
 
@@ -143,6 +163,8 @@ def make_route(road_map: RoadMap, rules: RightOfWay, lane_ids: tuple[str, ...]) 
     yaw = np.unwrap(np.arctan2(gradient[:, 1], gradient[:, 0]))
     curvature = gaussian_filter1d(np.gradient(yaw, s), 1.5)
     limit = _speed_limit(lanes, ends, s)
+    left_room, right_room = _room(road_map, lanes, ends, s)
+    before = _predecessors(road_map)
     crossings = []
     index = 1
     while index < len(lanes):
@@ -158,7 +180,9 @@ def make_route(road_map: RoadMap, rules: RightOfWay, lane_ids: tuple[str, ...]) 
                 exit_s=exit_s,
                 signal=lanes[index].signal,
                 turn=lanes[index].turn,
-                conflicts=_conflicts(road_map, rules, lane_ids[index], xy, s, stop_s, exit_s),
+                conflicts=_conflicts(
+                    road_map, rules, before, lane_ids[index], xy, s, stop_s, exit_s
+                ),
             )
         )
         index = last + 1
@@ -173,7 +197,79 @@ def make_route(road_map: RoadMap, rules: RightOfWay, lane_ids: tuple[str, ...]) 
         speed_limit=limit,
         target_speed=_target_speed(limit, curvature, s),
         crossings=tuple(crossings),
+        left_room=left_room,
+        right_room=right_room,
+        zebras=_zebras(road_map.crosswalks, xy, s),
     )
+
+
+def _zebras(
+    crosswalks: tuple[Crosswalk, ...], xy: Array, s: Array
+) -> tuple[tuple[float, float, int], ...]:
+    """Arc lengths between which the route runs over each crosswalk."""
+    line = shapely.LineString(xy)
+    found = []
+    for index, crosswalk in enumerate(crosswalks):
+        inside = shapely.get_coordinates(line.intersection(shapely.Polygon(crosswalk.ring)))
+        if len(inside) < 2:
+            continue
+        # The route may come back: only what lies together is one passage.
+        along = np.sort([_locate(point, xy, s) for point in inside])
+        for group in np.split(along, np.flatnonzero(np.diff(along) > MAX_ZEBRA_M) + 1):
+            if group[-1] - group[0] > LEAST_ZEBRA_M:  # else a route begins or ends at its edge
+                found.append((float(group[0]), float(group[-1]), index))
+    return tuple(sorted(found))
+
+
+def _locate(point: Array, xy: Array, s: Array) -> float:
+    """Arc length of the place on a polyline nearest to a point of it."""
+    start, step = xy[:-1], np.diff(xy, axis=0)
+    length2 = (step**2).sum(axis=1)
+    t = np.clip(((point - start) * step).sum(axis=1) / length2, 0.0, 1.0)
+    distance = np.linalg.norm(start + t[:, None] * step - point, axis=1)
+    index = int(np.argmin(distance))
+    return float(s[index] + t[index] * (s[index + 1] - s[index]))
+
+
+def _room(road_map: RoadMap, lanes: list[Lane], ends: Array, s: Array) -> tuple[Array, Array]:
+    """Distance from the path to the edges of the same-direction lanes, left and right of it."""
+    room = []
+    for side in ("left_neighbor", "right_neighbor"):
+        values = []
+        for lane in lanes:
+            width, beside = lane.width_m / 2, getattr(lane, side)
+            while not lane.is_connector and beside in road_map.lanes:
+                width += road_map.lanes[beside].width_m
+                beside = getattr(road_map.lanes[beside], side)
+            values.append(width)
+        room.append(np.array(values)[np.minimum(np.searchsorted(ends, s), len(lanes) - 1)])
+    return room[0], room[1]
+
+
+def _predecessors(road_map: RoadMap) -> dict[str, list[str]]:
+    before: dict[str, list[str]] = {}
+    for lane in road_map.lanes.values():
+        for following in lane.successors:
+            before.setdefault(following, []).append(lane.lane_id)
+    return before
+
+
+def _upstream(
+    road_map: RoadMap, before: dict[str, list[str]], approach: Lane, reach_m: float = 160.0
+) -> tuple[tuple[str, float], ...]:
+    """Lanes that lead to ``approach``, none farther than ``reach_m`` from the junction."""
+    found: dict[str, float] = {}
+    front = [(approach.lane_id, polyline_length(approach.centerline))]
+    while front:
+        name, distance = front.pop()
+        if distance > reach_m:
+            continue
+        for previous in before.get(name, ()):
+            farther = distance + polyline_length(road_map.lanes[previous].centerline)
+            if farther < found.get(previous, np.inf) and previous != approach.lane_id:
+                found[previous] = farther
+                front.append((previous, farther))
+    return tuple(sorted(found.items()))
 
 
 def _speed_limit(lanes: list[Lane], ends: Array, s: Array) -> Array:
@@ -197,6 +293,7 @@ def _target_speed(limit: Array, curvature: Array, s: Array) -> Array:
 def _conflicts(
     road_map: RoadMap,
     rules: RightOfWay,
+    before: dict[str, list[str]],
     connector: str,
     xy: Array,
     s: Array,
@@ -213,7 +310,7 @@ def _conflicts(
         if not near.any():
             continue
         along_foe, along_route = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
-        approach = next(lane for lane in road_map.lanes.values() if foe in lane.successors)
+        approach = road_map.lanes[before[foe][0]]
         found.append(
             Conflict(
                 lane_ids=chain,
@@ -227,6 +324,7 @@ def _conflicts(
                 foe_interval=(float(along_foe[0]), float(along_foe[-1])),
                 has_priority=foe in rules.yields_to.get(connector, ()),
                 signal=road_map.lanes[foe].signal,
+                upstream=_upstream(road_map, before, approach),
             )
         )
     return tuple(found)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import shapely
 import shapely.affinity
 from numpy.typing import NDArray
 
+from latentvla_training.world.polyline import resample_polyline
 from latentvla_training.world.road_map import Lane, Polygon, Prop, Signal
 
 Array = NDArray[np.float64]
 
+#: Generators whose roads lie out of town: no pavement, few and low buildings, more trees.
+COUNTRY_KINDS = frozenset({"rural", "merge", "split"})
+
 #: Least distance of a building or tree from anything drivable, m.
 CLEARANCE_M = 3.5
+#: Bends of a country road that are tighter are overgrown on the inside, m.
+THICKET_RADIUS_M = 260.0
 #: How far back from a stop line its lamps must be seen past every prop, m.
 SIGHT_M = 90.0
 
@@ -42,6 +49,7 @@ def place_props(
     signals: Sequence[Signal],
     bounds: Array,
     seed: int,
+    kind: str = "",
 ) -> tuple[Prop, ...]:
     """Place buildings and trees along the roads and a gantry over every group of signal heads.
 
@@ -51,7 +59,7 @@ def place_props(
     Args:
         polygons, lanes, signals: of the road map.
         bounds: (4,) x_min, y_min, x_max, y_max of everything drivable; props stay within 60 m.
-        seed: of the network.
+        seed: of the network. kind: ``RoadMap.kind``; out of town few buildings stand.
     """
     rng = np.random.default_rng([seed & 0xFFFFFFFF, 0x7EE])
     drivable = shapely.union_all(
@@ -69,7 +77,8 @@ def place_props(
     placed: list[Prop] = []
     footprints = _FootprintGrid()
     window = shapely.box(*(np.asarray(bounds[:2]) - 60.0), *(np.asarray(bounds[2:]) + 60.0))
-    for candidate in _candidates(lanes, rng):
+    thickets = _thickets(lanes, rng) if kind == "rural" else ()
+    for candidate in chain(thickets, _candidates(lanes, rng, kind in COUNTRY_KINDS)):
         length, width, height = candidate.size
         shape = shapely.box(-length / 2.0, -width / 2.0, length / 2.0, width / 2.0)
         shape = shapely.affinity.rotate(shape, candidate.yaw, (0.0, 0.0), use_radians=True)
@@ -109,14 +118,18 @@ class _FootprintGrid:
         return True
 
 
-def _candidates(lanes: Mapping[str, Lane], rng: np.random.Generator) -> Iterator[_Candidate]:
+def _candidates(
+    lanes: Mapping[str, Lane], rng: np.random.Generator, country: bool
+) -> Iterator[_Candidate]:
     """Yield places along the right-hand side of every edge, and farther off behind them."""
     for lane_id in sorted(lanes):
         lane = lanes[lane_id]
         if lane.is_connector or lane.right_neighbor is not None:
             continue
         line = shapely.LineString(lane.centerline)
-        urban = rng.uniform(0.15, 0.85)
+        urban, wooded = rng.uniform(0.15, 0.85), 0.5
+        if country:
+            urban, wooded = 0.15 * urban, 0.9
         facade = rng.permutation(len(_FACADES))
         along = float(rng.uniform(3.0, 12.0))
         while along < line.length:
@@ -127,17 +140,40 @@ def _candidates(lanes: Mapping[str, Lane], rng: np.random.Generator) -> Iterator
             right = np.array([np.sin(yaw), -np.cos(yaw)])
             verge = lane.width_m / 2.0 + CLEARANCE_M
             if rng.uniform() < urban:
-                size = np.array(
-                    [rng.uniform(9.0, 22.0), rng.uniform(9.0, 15.0), 3.2 * rng.integers(2, 7)]
-                )
+                length, width = rng.uniform(9.0, 22.0), rng.uniform(9.0, 15.0)
+                floors = rng.integers(2, 7)
+                if country:
+                    floors = 1 + floors % 2
+                size = np.array([length, width, 3.2 * floors])
                 setback = verge + 3.0 + size[1] / 2.0 + rng.uniform(0.0, 6.0)
                 color = _FACADES[facade[int(rng.integers(3))]]
                 yield _Candidate("building", here + setback * right, yaw, size, color)
             if rng.uniform() < 0.75:
                 yield _tree(here, right, verge + rng.uniform(2.0, 4.0), rng)
-            if rng.uniform() < 0.5:
+            if rng.uniform() < wooded:
                 yield _tree(here, right, verge + rng.uniform(12.0, 40.0), rng)
             along += float(rng.uniform(7.0, 15.0))
+
+
+def _thickets(lanes: Mapping[str, Lane], rng: np.random.Generator) -> Iterator[_Candidate]:
+    """Yield rows of bushes on the inside of bends, which hide what comes behind the bend."""
+    for lane_id in sorted(lanes):
+        lane = lanes[lane_id]
+        if lane.is_connector:
+            continue
+        points = resample_polyline(lane.centerline, 3.0)
+        yaw = np.unwrap(np.arctan2(*np.gradient(points, axis=0).T[::-1]))
+        for index in range(4, len(points) - 4):
+            turn = (yaw[index - 4] - yaw[index + 4]) / 24.0  # to the right, 1/m
+            if turn < 1.0 / THICKET_RADIUS_M:
+                continue
+            right = np.array([np.sin(yaw[index]), -np.cos(yaw[index])])
+            for row in (0.0, 3.6):
+                crown, height = rng.uniform(3.0, 3.6), rng.uniform(2.0, 2.5)
+                setback = lane.width_m / 2.0 + CLEARANCE_M + 3.2 + row + rng.uniform(0.0, 0.6)
+                color = _LEAVES[int(rng.integers(len(_LEAVES)))]
+                size = np.array([crown, crown, height])
+                yield _Candidate("tree", points[index] + setback * right, 0.0, size, color)
 
 
 def _tree(here: Array, right: Array, setback: float, rng: np.random.Generator) -> _Candidate:

@@ -1,4 +1,4 @@
-"""Random traffic in SUMO: who drives where, and what of it the ego's surroundings show.
+"""Random traffic in SUMO, what stands beside it, and what of all that the ego's surroundings show.
 
 libsumo holds one simulation per process; ``TrafficSession`` starts it and always closes it.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,57 +16,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentvla_training.world.episode import STEP_S, EgoVehicle
+from latentvla_training.world.demand import EGO_TYPE, Density, write_demand
+from latentvla_training.world.episode import STEP_S, AgentModel, EgoVehicle
 from latentvla_training.world.networks import network_files
 from latentvla_training.world.road_map import RoadMap, SignalState
+from latentvla_training.world.street_furniture import StandingAgent, draw_street_furniture
+from latentvla_training.world.vehicle_models import Looks
 
 Array = NDArray[np.float64]
 
 EGO_ID = "ego"
-EGO_TYPE = "ego_type"
 EGO_FRONT_M = EgoVehicle().rear_axle_to_center_m + EgoVehicle().length_m / 2
+#: Agents farther than this from the ego are not in its snapshots.
+RANGE_M = 150.0
+#: Bicycles ride this far right of their lane's middle; SUMO keeps them in it.
+BICYCLE_OFFSET_M = 0.9
 _BRAKE_LIGHT_BIT = 1 << 3
-_COLORS = np.array(
-    [
-        (225, 225, 225), (190, 192, 196), (120, 122, 126), (38, 38, 42), (20, 20, 22),
-        (150, 24, 24), (28, 60, 130), (60, 90, 60), (170, 140, 90), (205, 180, 40),
-    ],
-    np.uint8,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class VehicleModel:
-    """A kind of vehicle: size in m, SUMO class, share of the traffic, driver."""
-
-    name: str
-    length: float
-    width: float
-    height: float
-    vclass: str
-    share: float
-    accel: float
-    decel: float
-
-
-VEHICLE_MODELS = (
-    VehicleModel("hatchback", 4.1, 1.75, 1.50, "passenger", 0.30, 2.6, 4.5),
-    VehicleModel("saloon", 4.7, 1.85, 1.46, "passenger", 0.30, 2.6, 4.5),
-    VehicleModel("suv", 4.8, 1.95, 1.75, "passenger", 0.18, 2.4, 4.5),
-    VehicleModel("van", 5.6, 2.05, 2.50, "delivery", 0.13, 2.0, 4.2),
-    VehicleModel("truck", 8.6, 2.45, 3.40, "truck", 0.09, 1.3, 4.0),
-)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Traffic at one moment, the ego left out; A agents in SUMO's order.
+    """Traffic at one moment, the ego left out; A agents, SUMO's vehicles and persons first.
 
     Attributes:
-        ids: SUMO vehicle ids.
+        ids: of the agents; SUMO's own for vehicles and persons.
         center, yaw, speed: (A, 2), (A,), (A,) of the boxes.
         size: (A, 3) length, width, height.
-        lane_ids, lane_position: lane and arc length of the **front bumper** on it.
+        model: (A,) uint8 ``AgentModel``; ``AgentModel.agent_type`` is the class.
+        lane_ids, lane_position: of a vehicle, lane and arc length of the **front bumper** on it; of
+            a pedestrian, lane 0 of the sidewalk, crossing or walking area (``:n3_c0_0``); "" and 0
+            for what SUMO does not know (parked cars, cones, barriers, actors of events).
         braking: (A,) bool.
         signals: (S,) uint8 ``SignalState`` of the map's heads.
     """
@@ -77,38 +55,69 @@ class Snapshot:
     yaw: Array
     speed: Array
     size: Array
+    model: NDArray[np.uint8]
     lane_ids: tuple[str, ...]
     lane_position: Array
     braking: NDArray[np.bool_]
     signals: NDArray[np.uint8]
 
 
-class TrafficSession:
-    """One running SUMO simulation; use it in a ``with`` block."""
+@dataclass
+class Puppet:
+    """An actor of an event that SUMO does not know; whoever put it there moves it.
 
-    def __init__(self, road_map: RoadMap, seed: int, vehicles_per_km: float) -> None:
+    Attributes:
+        center: (2,). yaw, speed: of the box.
+    """
+
+    center: Array
+    yaw: float
+    speed: float
+
+
+class TrafficSession:
+    """One running SUMO simulation; use it in a ``with`` block.
+
+    Attributes:
+        looks: of everybody who has been in the traffic, by id.
+        puppets: actors unknown to SUMO, by id. hidden: SUMO vehicles nobody sees.
+        brake_lights: ids whose brake lights are on whatever SUMO says.
+    """
+
+    def __init__(self, road_map: RoadMap, seed: int, density: Density) -> None:
         self._road_map = road_map
         self._seed = seed
-        self._rng = np.random.default_rng((seed, 1))
-        self._vehicles_per_km = vehicles_per_km
+        self._density = density
         self._sumo: Any = None
         self._tls = sorted({signal.tls_id for signal in road_map.signals})
-        self.sizes: dict[str, tuple[float, float, float]] = {}
-        self.colors: dict[str, NDArray[np.uint8]] = {}
+        self._following_ego = False
+        furniture = draw_street_furniture(road_map, seed)
+        self._furniture = furniture
+        self.hidden = {vehicle.name for vehicle in furniture.vehicles if vehicle.looks is None}
+        self.looks: dict[str, Looks] = {}
+        self.puppets: dict[str, Puppet] = {}
+        self.brake_lights: set[str] = set()
+        self._standing = _Standing(furniture.agents)
 
     def __enter__(self) -> TrafficSession:
         self._sumo = libsumo = _import_libsumo()
         files = network_files(self._road_map.name)
         with tempfile.TemporaryDirectory(prefix="latentvla-") as folder:
             demand = Path(folder) / "demand.rou.xml"
-            self._write_demand(demand)
+            furniture = self._furniture
+            self.looks |= write_demand(
+                demand, self._road_map, self._seed, self._density, furniture.vehicles,
+                furniture.taken_edges,
+            )  # fmt: skip
+            self.looks |= {agent.name: agent.looks for agent in furniture.agents}
             libsumo.start(
                 [
                     "sumo", "--net-file", str(files.net), "--route-files", str(demand),
-                    "--additional-files", str(files.signal_programs), "--seed", str(self._seed),
+                    "--additional-files", str(files.signal_programs),
+                    "--seed", str(self._seed % 2**31),
                     "--step-length", str(STEP_S), "--lanechange.duration", "3.0",
                     "--time-to-teleport", "-1", "--time-to-impatience", "40",
-                    "--collision.action", "none",
+                    "--collision.action", "none", "--ignore-route-errors", "true",
                     "--no-step-log", "true", "--no-warnings", "true",
                     "--duration-log.disable", "true", "--max-depart-delay", "1",
                 ]
@@ -123,6 +132,11 @@ class TrafficSession:
         trace: TracebackType | None,
     ) -> None:
         self._sumo.close()
+
+    @property
+    def sumo(self) -> Any:
+        """The running simulation, for the events that act on its vehicles."""
+        return self._sumo
 
     def step(self) -> None:
         """Advance by ``STEP_S``."""
@@ -145,83 +159,182 @@ class TrafficSession:
             angle=(90.0 - math.degrees(yaw)) % 360.0, keepRoute=1,
         )  # fmt: skip
 
-    def snapshot(self) -> Snapshot:
-        """Read the traffic as it is now."""
-        vehicle = self._sumo.vehicle
-        ids = tuple(sorted(name for name in vehicle.getIDList() if name != EGO_ID))
-        front = np.array([vehicle.getPosition(name) for name in ids]).reshape(-1, 2)
-        yaw = np.radians(90.0 - np.array([vehicle.getAngle(name) for name in ids]))
-        size = np.array([self.sizes[name] for name in ids]).reshape(-1, 3)
-        heading = np.stack([np.cos(yaw), np.sin(yaw)], axis=1)
+    def add_standing(self, agent: StandingAgent) -> None:
+        """Put one more thing that never moves beside the road."""
+        self.looks[agent.name] = agent.looks
+        self._standing = _Standing((*self._standing.agents, agent))
+
+    def clear_standing(self, places: Array, radius_m: float) -> None:
+        """Take away what stands beside the road near ``places`` (N, 2): an event needs the room."""
+        kept = [
+            agent
+            for agent in self._standing.agents
+            if np.linalg.norm(agent.center - places, axis=1).min() > radius_m
+        ]
+        self._standing = _Standing(tuple(kept))
+
+    def add_puppet(self, name: str, looks: Looks, puppet: Puppet) -> None:
+        """Put an actor into the world that only the ego's surroundings know."""
+        self.looks[name] = looks
+        self.puppets[name] = puppet
+
+    def add_vehicle(
+        self, name: str, kind: str, looks: Looks, edges: tuple[str, ...], lane_index: int,
+        front_m: float, speed: float,
+    ) -> bool:  # fmt: skip
+        """Put a vehicle of the ``VEHICLE_MODELS`` kind on the first of ``edges``, at the next step.
+
+        Returns:
+            Whether it is there now; not if SUMO does not know the route.
+        """
+        try:
+            self._sumo.route.add(f"{name}_route", list(edges))
+            self._sumo.vehicle.add(
+                name, f"{name}_route", typeID=kind, departLane=str(lane_index),
+                departPos=f"{front_m:.2f}", departSpeed=f"{speed:.2f}",
+            )  # fmt: skip
+            # else SUMO waits for a gap that it finds safe for everybody behind
+            self._sumo.vehicle.moveTo(name, f"{edges[0]}_{lane_index}", front_m)
+            self._sumo.vehicle.setPreviousSpeed(name, speed)
+        except self._sumo.TraCIException:
+            return False
+        self.looks[name] = looks
+        return True
+
+    def signals(self) -> NDArray[np.uint8]:
+        """Return the states (S,) of the map's heads."""
         states = {name: self._sumo.trafficlight.getRedYellowGreenState(name) for name in self._tls}
-        return Snapshot(
-            ids=ids,
-            center=front - heading * size[:, :1] / 2,
-            yaw=yaw,
-            speed=np.array([vehicle.getSpeed(name) for name in ids]),
-            size=size,
-            lane_ids=tuple(vehicle.getLaneID(name) for name in ids),
-            lane_position=np.array([vehicle.getLanePosition(name) for name in ids]),
-            braking=np.array(
-                [bool(vehicle.getSignals(name) & _BRAKE_LIGHT_BIT) for name in ids], bool
-            ),
-            signals=np.array(
-                [
-                    _signal_state(states[signal.tls_id][signal.link_indices[0]])
-                    for signal in self._road_map.signals
-                ],
-                np.uint8,
-            ),
+        return np.array(
+            [
+                _signal_state(states[signal.tls_id][signal.link_indices[0]])
+                for signal in self._road_map.signals
+            ],
+            np.uint8,
         )
 
-    def _write_demand(self, path: Path) -> None:
-        """Draw every vehicle with a route long enough not to vanish in view."""
-        rng, lanes = self._rng, self._road_map.lanes
-        root = ElementTree.Element("routes")
-        for model in VEHICLE_MODELS:
-            ElementTree.SubElement(
-                root, "vType", id=model.name, vClass=model.vclass,
-                length=str(model.length), width=str(model.width), height=str(model.height),
-                accel=str(model.accel), decel=str(model.decel), sigma="0.4", minGap="2.2",
-                tau="1.2", speedFactor="normc(0.98,0.1,0.75,1.25)", jmTimegapMinor="1.5",
-            )  # fmt: skip
-        ego = EgoVehicle()
-        ElementTree.SubElement(
-            root, "vType", id=EGO_TYPE, vClass="passenger", length=str(ego.length_m),
-            width=str(ego.width_m), height=str(ego.height_m), accel="2.0", decel="4.5",
-        )  # fmt: skip
-        edges: dict[str, float] = {}
-        following: dict[str, set[str]] = {}
-        for lane in lanes.values():
-            if lane.is_connector:
+    def snapshot(self) -> Snapshot:
+        """Read the traffic as it is now, within ``RANGE_M`` of the ego once there is one."""
+        around, ego_xy = self._around()
+        ids = sorted(name for name in around if name in self.looks)
+        rows = [around[name] for name in ids]
+        front = np.array([row[0] for row in rows]).reshape(-1, 2)
+        yaw = np.radians(90.0 - np.array([row[1] for row in rows]))
+        looks = [self.looks[name] for name in ids]
+        size = np.array([one.size for one in looks]).reshape(-1, 3)
+        model = np.array([one.model for one in looks], np.uint8)
+        heading = np.stack([np.cos(yaw), np.sin(yaw)], axis=1)
+        right = np.stack([heading[:, 1], -heading[:, 0]], axis=1)
+        back = np.where(model == AgentModel.PEDESTRIAN, 0.0, size[:, 0] / 2)[:, None]
+        aside = np.where(model == AgentModel.BICYCLE, BICYCLE_OFFSET_M, 0.0)[:, None]
+        center = front - heading * back + right * aside
+        puppets = [
+            (name, puppet)
+            for name, puppet in self.puppets.items()
+            if ego_xy is None or np.linalg.norm(puppet.center - ego_xy) < RANGE_M
+        ]
+        still = self._standing.near(ego_xy)
+        extra = [name for name, _ in puppets] + [self._standing.names[i] for i in still]
+        extra_looks = [self.looks[name] for name in extra]
+        zeros = np.zeros(len(still))
+        return Snapshot(
+            ids=(*ids, *extra),
+            center=np.concatenate(
+                [
+                    center,
+                    np.array([puppet.center for _, puppet in puppets]).reshape(-1, 2),
+                    self._standing.center[still],
+                ]
+            ),
+            yaw=np.concatenate([yaw, [p.yaw for _, p in puppets], self._standing.yaw[still]]),
+            speed=np.concatenate(
+                [[row[2] for row in rows], [p.speed for _, p in puppets], zeros]
+            ).astype(float),
+            size=np.concatenate([size, np.array([o.size for o in extra_looks]).reshape(-1, 3)]),
+            model=np.concatenate([model, np.array([o.model for o in extra_looks], np.uint8)]),
+            lane_ids=(*(row[3] for row in rows), *("" for _ in extra)),
+            lane_position=np.concatenate([[row[4] for row in rows], np.zeros(len(extra))]),
+            braking=np.array(
+                [
+                    bool(row[5] & _BRAKE_LIGHT_BIT) or name in self.brake_lights
+                    for name, row in zip(ids, rows, strict=True)
+                ]
+                + [False] * len(extra),
+                bool,
+            ),
+            signals=self.signals(),
+        )
+
+    def _around(self) -> tuple[dict[str, tuple[Any, ...]], Array | None]:
+        """Position, SUMO angle, speed, lane, position on it, signals by id; the ego's place."""
+        sumo = self._sumo
+        if not self._following_ego:
+            seen = self._everywhere()
+            ego_xy = seen.pop(EGO_ID, (None,))[0]
+            if ego_xy is None:
+                return seen, None
+            self._follow_ego()
+            return seen, np.array(ego_xy)
+        found = sumo.vehicle.getContextSubscriptionResults(EGO_ID)
+        ego_xy = np.array(found[EGO_ID][sumo.VAR_POSITION])
+        seen = {}
+        for name, values in found.items():
+            if name == EGO_ID or name in self.hidden:
                 continue
-            length = float(np.linalg.norm(np.diff(lane.centerline, axis=0), axis=1).sum())
-            edges[lane.edge_id] = edges.get(lane.edge_id, 0.0) + length
-            for first in lane.successors:
-                target = first
-                while lanes[target].is_connector:
-                    target = lanes[target].successors[0]
-                following.setdefault(lane.edge_id, set()).add(lanes[target].edge_id)
-        names = sorted(edges)
-        weights = np.array([edges[name] for name in names])
-        count = round(weights.sum() / 1000.0 * self._vehicles_per_km)
-        shares = [model.share for model in VEHICLE_MODELS]
-        for number in range(count):
-            model = VEHICLE_MODELS[int(rng.choice(len(VEHICLE_MODELS), p=shares))]
-            walk = [names[int(rng.choice(len(names), p=weights / weights.sum()))]]
-            for _ in range(24):
-                options = sorted(following[walk[-1]])
-                walk.append(options[int(rng.integers(len(options)))])
-            name = f"v{number}"
-            scale = 1.0 + rng.uniform(-0.05, 0.05)
-            self.sizes[name] = (model.length, model.width, round(model.height * scale, 2))
-            self.colors[name] = _COLORS[int(rng.integers(len(_COLORS)))]
-            vehicle = ElementTree.SubElement(
-                root, "vehicle", id=name, type=model.name, depart="0", departLane="best",
-                departPos="random_free", departSpeed="avg",
+            lane = values.get(sumo.VAR_LANE_ID)
+            seen[name] = (
+                values[sumo.VAR_POSITION],
+                values[sumo.VAR_ANGLE],
+                values[sumo.VAR_SPEED],
+                f"{values[sumo.VAR_ROAD_ID]}_0" if lane is None else lane,
+                values[sumo.VAR_LANEPOSITION],
+                values.get(sumo.VAR_SIGNALS, 0),
+            )
+        return seen, ego_xy
+
+    def _everywhere(self) -> dict[str, tuple[Any, ...]]:
+        """The same of all vehicles and persons, asked one by one."""
+        vehicle, person = self._sumo.vehicle, self._sumo.person
+        seen: dict[str, tuple[Any, ...]] = {
+            name: (
+                vehicle.getPosition(name), vehicle.getAngle(name), vehicle.getSpeed(name),
+                vehicle.getLaneID(name), vehicle.getLanePosition(name), vehicle.getSignals(name),
+            )
+            for name in vehicle.getIDList()
+            if name not in self.hidden
+        }  # fmt: skip
+        for name in person.getIDList():
+            seen[name] = (
+                person.getPosition(name), person.getAngle(name), person.getSpeed(name),
+                f"{person.getRoadID(name)}_0", person.getLanePosition(name), 0,
             )  # fmt: skip
-            ElementTree.SubElement(vehicle, "route", edges=" ".join(walk))
-        ElementTree.ElementTree(root).write(path)
+        return seen
+
+    def _follow_ego(self) -> None:
+        """Let SUMO collect what is around the ego at every step, far cheaper than asking each."""
+        sumo = self._sumo
+        both = [sumo.VAR_POSITION, sumo.VAR_ANGLE, sumo.VAR_SPEED, sumo.VAR_LANEPOSITION]
+        for domain, more in (
+            (sumo.CMD_GET_VEHICLE_VARIABLE, [sumo.VAR_LANE_ID, sumo.VAR_SIGNALS]),
+            (sumo.CMD_GET_PERSON_VARIABLE, [sumo.VAR_ROAD_ID]),
+        ):
+            sumo.vehicle.subscribeContext(EGO_ID, domain, RANGE_M, both + more)
+        self._following_ego = True
+
+
+class _Standing:
+    """Things that never move, as arrays."""
+
+    def __init__(self, agents: tuple[StandingAgent, ...]) -> None:
+        self.agents = agents
+        self.names = [agent.name for agent in agents]
+        self.center = np.array([agent.center for agent in agents]).reshape(-1, 2)
+        self.yaw = np.array([agent.yaw for agent in agents], float)
+
+    def near(self, xy: Array | None) -> NDArray[np.intp]:
+        """Indices of those within ``RANGE_M`` of ``xy``, all without it."""
+        if xy is None:
+            return np.arange(len(self.names))
+        return np.flatnonzero(np.hypot(*(self.center - xy).T) < RANGE_M)
 
 
 def _import_libsumo() -> Any:

@@ -7,7 +7,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from latentvla_training.world import ground, ray_casting
+from latentvla_training.world import backdrop, ground, ray_casting
 from latentvla_training.world.crossroads import crossroads_map
 from latentvla_training.world.rig import default_rig
 
@@ -41,10 +41,10 @@ def test_box_covers_exactly_the_samples_whose_rays_meet_it(heading, yaw, center,
     projection = camera.model.matrix @ mount[:3, :3].T
     geometry = np.array([*center, *size, np.cos(yaw), np.sin(yaw), 0.0, 0.0])
     corners = np.empty((8, 3))
-    ray_casting._corners(geometry, corners)
+    ray_casting.write_corners(geometry, corners)
     depth = np.full((128, 256), np.float32(1e9))
     owner = np.full((128, 256), np.int32(-1))
-    ray_casting._draw(0, ray_casting.BOX, geometry, -1e9, rays, corners, projection, depth, owner)
+    ray_casting.draw(0, ray_casting.BOX, geometry, -1e9, rays, corners, projection, depth, owner, 2)
     expected = slab_depth(geometry, rays)
     hit = owner == 0
     # Rays along an edge may fall on either side.
@@ -60,7 +60,7 @@ def test_ground_shows_paint_kerb_and_grass():
 
     def look(x, y):
         return np.array(
-            ray_casting._ground(x, y, *no_step, raster.origin, raster.tile_index, raster.texels)
+            backdrop.ground(x, y, *no_step, raster.origin, raster.tile_index, raster.texels)
         )
 
     asphalt, grass, centre, outside = (
@@ -78,9 +78,9 @@ def test_ground_far_away_is_the_mean_of_what_a_pixel_covers():
     arguments = (raster.origin, raster.tile_index, raster.texels)
     # A pixel 0.3 m wide and 6 m long over the zebra of the western arm, against its fine samples.
     x, y = -20.0, 0.0
-    pixel = np.array(ray_casting._ground(x, y, 0.3, 0.0, 0.0, 6.0, *arguments))
+    pixel = np.array(backdrop.ground(x, y, 0.3, 0.0, 0.0, 6.0, *arguments))
     grid = [
-        ray_casting._ground(x + dx, y + dy, 0.01, 0.0, 0.0, 0.01, *arguments)
+        backdrop.ground(x + dx, y + dy, 0.01, 0.0, 0.0, 0.01, *arguments)
         for dx in np.linspace(-0.15, 0.15, 7)
         for dy in np.linspace(-3.0, 3.0, 121)
     ]
@@ -108,6 +108,6 @@ def test_tiles_without_paint_are_not_stored():
 
 
 def test_raster_and_kernels_agree_on_the_layout():
-    assert ray_casting._RESOLUTION_M == ground.RESOLUTION_M
-    assert 1 << ray_casting._TILE_BITS == ground.TILE_TEXELS
-    assert ray_casting._LEVELS == ground.LEVELS
+    assert backdrop.RESOLUTION_M == ground.RESOLUTION_M
+    assert 1 << backdrop.TILE_BITS == ground.TILE_TEXELS
+    assert backdrop.LEVELS == ground.LEVELS

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from latentvla_training.world.episode import EgoVehicle, Episode
+from latentvla_training.world.episode import AgentModel, EgoVehicle, Episode
 from latentvla_training.world.episode_file import load_episode, save_episode
 from latentvla_training.world.networks import build_road_map
 from latentvla_training.world.road_map import Layer
@@ -26,7 +26,7 @@ from latentvla_training.world.simulation import (
 from latentvla_ros.contract import Command, ContractError
 from latentvla_ros.geometry import se2
 
-NAMES = ("val-0002-00", "val-0002-01")
+NAMES = ("val-0000-00", "val-0000-01")
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +126,12 @@ def test_agents_are_near_and_sized(episodes: list[Episode]) -> None:
     for episode in episodes:
         distance = np.linalg.norm(episode.agent_state[..., :2] - episode.ego[:, None, :2], axis=2)
         assert distance[episode.agent_valid].max() <= LOG_RADIUS_M + 0.01
-        assert (episode.agent_size > 1.0).all()
+        assert (episode.agent_size > 0.3).all()
         assert (episode.agent_size < 13.0).all()
+        types = [AgentModel(model).agent_type for model in episode.agent_model]
+        assert (episode.agent_type == types).all()
+        assert AgentModel.CAR in episode.agent_model
+        assert AgentModel.PEDESTRIAN in episode.agent_model
 
 
 def test_agents_move_as_their_velocities_say(episodes: list[Episode]) -> None:

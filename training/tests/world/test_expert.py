@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from latentvla_training.world.episode import STEP_S, EgoVehicle
 from latentvla_training.world.expert import EgoState, Expert, ExpertSettings, step_bicycle
@@ -56,6 +56,7 @@ def traffic(
         yaw=np.array([agent[2] for agent in agents]),
         speed=np.array([agent[3] for agent in agents]),
         size=np.tile([4.5, 1.8, 1.5], (len(agents), 1)),
+        model=np.zeros(len(agents), np.uint8),
         lane_ids=tuple(agent[4] for agent in agents),
         lane_position=np.array([agent[5] for agent in agents]),
         braking=np.zeros(len(agents), bool),
@@ -133,6 +134,7 @@ def test_leaves_the_junction_free_when_the_exit_is_full(route: Route) -> None:
     assert states[-1].x + EGO_FRONT_M < STOP_X
 
 
+@settings(deadline=None, max_examples=30)
 @given(offset=st.floats(-1.0, 1.0), yaw=st.floats(-0.15, 0.15), speed=st.floats(2.0, 13.0))
 def test_returns_to_the_route(offset: float, yaw: float, speed: float) -> None:
     lane = _lane("a_0", [(0.0, 0.0), (400.0, 0.0)], "")

@@ -25,7 +25,7 @@ from latentvla_training.world.sumo_network import NetworkBuildError
 
 from latentvla_ros.contract import ContractError
 
-NAME = "val-0002"
+NAME = "val-0000"
 #: The front camera of ``nano``: 60 degrees over 256 px, 128 px high, 1.6 m above the ground.
 FOCAL_PX, HALF_HEIGHT_PX, CAMERA_Z, CAMERA_BEHIND_STOP_M = 128 / math.tan(math.pi / 6), 64, 1.6, 3.2
 
@@ -93,7 +93,7 @@ def test_damaged_cache_is_built_again(data_root: Path, damage: str) -> None:
 def test_network_that_cannot_be_built_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(seed: int, folder: Path) -> None:
+    def fail(kind: str, seed: int, folder: Path) -> None:
         raise NetworkBuildError("netconvert failed: no roads")
 
     monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path))
@@ -110,7 +110,7 @@ def test_a_full_disk_is_named_and_no_other_seed_is_tried(
     """netconvert cuts its file short then, and reports success."""
     seeds: list[int] = []
 
-    def cut_short(seed: int, folder: Path) -> tuple[Path, Path]:
+    def cut_short(kind: str, seed: int, folder: Path) -> tuple[Path, Path]:
         seeds.append(seed)
         for name in ("net.net.xml", "tls.add.xml"):
             (folder / name).write_text('<net version="1.28">')
@@ -130,11 +130,11 @@ def test_a_failing_seed_is_skipped(
     seeds: list[int] = []
     draw = networks.draw_network
 
-    def fail_once(seed: int, folder: Path) -> tuple[Path, Path]:
+    def fail_once(kind: str, seed: int, folder: Path) -> tuple[Path, Path]:
         seeds.append(seed)
         if len(seeds) == 1:
             raise NetworkBuildError("no luck")
-        return draw(seed, folder)
+        return draw(kind, seed, folder)
 
     monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path))
     monkeypatch.setattr(networks, "draw_network", fail_once)
@@ -208,7 +208,7 @@ def test_each_approach_lane_shows_one_colour(road_map: RoadMap) -> None:
     assert controlled == set(range(len(road_map.signals)))
 
 
-@pytest.mark.parametrize("name", [NAME, "test-0007"])
+@pytest.mark.parametrize("name", [NAME, "val-0004"])
 def test_signals_are_seen_from_the_stop_line_and_from_afar(data_root: Path, name: str) -> None:
     for signal in build_road_map(name).signals:
         line_center = signal.stop_line.mean(axis=0)
@@ -224,6 +224,7 @@ def test_signals_are_seen_from_the_stop_line_and_from_afar(data_root: Path, name
 def test_signalised_approaches_have_stop_lines_and_crossings(road_map: RoadMap) -> None:
     approaches = {road_map.lanes[s.approach_lane].edge_id for s in road_map.signals}
     kinds = [marking.kind for marking in road_map.markings]
-    assert kinds.count(MarkingKind.CROSSING) == len(approaches)
+    assert sum(crosswalk.signalled for crosswalk in road_map.crosswalks) == len(approaches)
+    assert kinds.count(MarkingKind.CROSSING) == len(road_map.crosswalks) > len(approaches)
     assert kinds.count(MarkingKind.STOP_LINE) >= len(approaches)
     assert {MarkingKind.SOLID, MarkingKind.CENTRE} <= set(kinds)

@@ -46,7 +46,7 @@ def head(episode: Episode, steps: int) -> Episode:
         field.name: getattr(episode, field.name)[:steps]
         for field in fields(episode)
         if isinstance(getattr(episode, field.name), np.ndarray)
-        and field.name not in {"agent_type", "agent_size", "agent_color"}
+        and field.name not in {"agent_type", "agent_model", "agent_size", "agent_color"}
         and not field.name.startswith("route_")
     }
     return replace(episode, **per_step)
