@@ -17,6 +17,8 @@ AGENT_STEPS = 50
 HISTORY_STEPS = (-15, -10, -5, 0)
 CENTERLINE_BEHIND_M = 20.0
 CENTERLINE_AHEAD_M = 120.0
+#: A Scene carries an event's tag from this long before the event begins: its future holds it.
+EVENT_LEAD_STEPS = 20
 
 
 class RoadIndex:
@@ -32,22 +34,35 @@ class RoadIndex:
         return np.sort(found).astype(np.int64)
 
 
+def event_tags(episode: Episode, step: int) -> tuple[str, ...]:
+    """Return the names of the long-tail events that matter at a step, or within 2 s of it."""
+    return tuple(
+        event.name.value
+        for event in episode.events
+        if event.start_step - EVENT_LEAD_STEPS <= step < event.end_step
+    )
+
+
 class RouteProgress:
     """Where the ego is along its route at every step (arc length of the centreline, m).
 
     The search moves forward with the ego, so that a route that crosses itself is no ambiguity.
+
+    Args:
+        episode: the state log. start_m: arc length from which on the ego's first place is looked
+            for, over 100 m.
     """
 
-    def __init__(self, episode: Episode) -> None:
+    def __init__(self, episode: Episode, start_m: float = 0.0) -> None:
         points = episode.route_centerline
         keep = np.append(True, np.any(np.diff(points, axis=0) != 0, axis=1))
-        self.points = points[keep]
+        self.points, self.speed_limit = points[keep], episode.route_speed_limit[keep]
         steps = np.diff(self.points, axis=0)
         self.length = np.append(0.0, np.cumsum(np.hypot(steps[:, 0], steps[:, 1])))
         headings = np.unwrap(np.arctan2(steps[:, 1], steps[:, 0]))
         self._segment_middle = (self.length[:-1] + self.length[1:]) / 2
         self._segment_heading = headings
-        self.ego = self._track(episode.ego[:, :2])
+        self.ego = self._track(episode.ego[:, :2], start_m)
 
     def project(self, xy: NDArray[np.float64], low_m: float, high_m: float) -> float:
         """Return the arc length of the route's nearest point to xy (2,) between two arc lengths."""
@@ -63,9 +78,9 @@ class RouteProgress:
         lengths = self.length[first : last + 1]
         return float(lengths[best] + fraction[best] * (lengths[best + 1] - lengths[best]))
 
-    def _track(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _track(self, positions: NDArray[np.float64], start_m: float) -> NDArray[np.float64]:
         progress = np.empty(len(positions))
-        current = self.project(positions[0], 0.0, 100.0)
+        current = self.project(positions[0], start_m, start_m + 100.0)
         for index, position in enumerate(positions):
             current = self.project(position, current - 5.0, current + 15.0)
             progress[index] = current
@@ -73,12 +88,20 @@ class RouteProgress:
 
     def centerline(self, step: int) -> NDArray[np.float64]:
         """Return (N, 3) x, y, heading every metre from 20 m behind to 120 m ahead of the ego."""
-        wanted = self.ego[step] + np.arange(-CENTERLINE_BEHIND_M, CENTERLINE_AHEAD_M + 0.5)
-        wanted = wanted[(wanted >= 0.0) & (wanted <= self.length[-1])]
+        wanted = self._around(step)
         x = np.interp(wanted, self.length, self.points[:, 0])
         y = np.interp(wanted, self.length, self.points[:, 1])
         heading = np.interp(wanted, self._segment_middle, self._segment_heading)
         return np.stack([x, y, se2.wrap_angle(heading)], axis=1)
+
+    def speed_limits(self, step: int) -> NDArray[np.float64]:
+        """Return (N,) the limit at the points of ``centerline``, m/s; never one in between."""
+        place = np.searchsorted(self.length, self._around(step), side="right") - 1
+        return self.speed_limit[place]
+
+    def _around(self, step: int) -> NDArray[np.float64]:
+        wanted = self.ego[step] + np.arange(-CENTERLINE_BEHIND_M, CENTERLINE_AHEAD_M + 0.5)
+        return wanted[(wanted >= 0.0) & (wanted <= self.length[-1])]
 
 
 class EpisodeLabels:
@@ -88,12 +111,15 @@ class EpisodeLabels:
         episode: the state log. road: index of its network.
         range_m: polygons and road users within this distance of the ego at t0 are kept; a road
             user is kept with its whole 5 s when it comes within range in any of its frames.
+        start_m: see ``RouteProgress``.
 
     Raises:
         ContractError: the episode is of another network, or its signals do not match.
     """
 
-    def __init__(self, episode: Episode, road: RoadIndex, range_m: float = 100.0) -> None:
+    def __init__(
+        self, episode: Episode, road: RoadIndex, range_m: float = 100.0, start_m: float = 0.0
+    ) -> None:
         road_map = road.road_map
         if episode.network != road_map.name:
             raise ContractError("episode.network", episode.network, road_map.name)
@@ -102,7 +128,7 @@ class EpisodeLabels:
                 "episode.signal_state", episode.signal_state.shape, f"(T, {len(road_map.signals)})"
             )
         self._episode, self._road, self._range_m = episode, road, range_m
-        self._progress = RouteProgress(episode)
+        self._progress = RouteProgress(episode, start_m)
         route_edges = {road_map.lanes[lane].edge_id for lane in episode.route_lanes}
         drivable = (Layer.LANE, Layer.LANE_CONNECTOR)
         self._on_route = np.array(
@@ -156,7 +182,9 @@ class EpisodeLabels:
         ego = episode.ego[step, :3]
         future = se2.relative(ego, episode.ego[step : step + FUTURE_STEPS + 1, :3])
         agents = self._agents(step)
-        polygons = self._road.near(ego[:2], self._range_m)
+        # On a fast road 4 s lead beyond the range: what is driven there must be on the map.
+        ahead = 25.0 + FUTURE_STEPS * STEP_S * episode.ego[step, 3]
+        polygons = self._road.near(ego[:2], max(self._range_m, ahead))
         rings = [self._road.road_map.polygons[index].ring for index in polygons]
         lengths = [len(ring) for ring in rings]
         controlled = np.flatnonzero(self._signal_of_polygon[polygons] >= 0)
@@ -187,6 +215,8 @@ class EpisodeLabels:
             own_light_distance_m=distance,
             own_light_switched=switched,
             pdm_reference_10hz=np.full((FUTURE_STEPS + 1, 3), np.nan),
+            speed_limit_mps=self._progress.speed_limits(step),
+            tags=",".join((episode.weather.value, *event_tags(episode, step))),
         )
 
     def _agents(self, step: int) -> NDArray[np.int64]:

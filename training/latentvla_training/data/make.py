@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -12,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,25 +23,30 @@ from latentvla_training.data.shards import (
     load_split,
     read_shard_info,
     split_folder,
+    versions,
     write_shard,
 )
-from latentvla_training.data.world_adapter import (
-    SCENE_VERSION,
-    SceneSettings,
-    episode_scenes,
-)
+from latentvla_training.data.source_hash import code_hash, provenance
+from latentvla_training.data.world_adapter import SceneSettings, episode_scenes
 from latentvla_training.world.episode import Episode
+from latentvla_training.world.logged_traffic import LaneFinder
 from latentvla_training.world.networks import split_networks
+from latentvla_training.world.sumo_network import NetworkBuildError
 
 logger = logging.getLogger(__name__)
 
-#: Episodes of each network, 48 Scenes each: 17,280 to train on, 864 to validate, 1,152 to test.
-DEFAULT_EPISODES = {"train": 9, "val": 3, "test": 2}
+#: Episodes of each network, 48 Scenes each: 17,280 to train on (and recovery starts), 864 to
+#: validate, 1,152 to test, 1,152 out of distribution; every long-tail event once on every network,
+#: about 13 Scenes each.
+DEFAULT_EPISODES = {"train": 9, "val": 3, "test": 2, "longtail": 8, "ood": 3}
+
+#: What differs from the defaults in the Scenes of a split.
+SPLIT_SETTINGS = {
+    "train": SceneSettings(jitter_rig=True, recovery_share=0.2),
+    "longtail": SceneSettings(events_only=True),
+}
 
 Rebuild = Literal["no", "other_code", "all"]
-
-#: Modules of this folder that decide what a Scene holds.
-_SCENE_MODULES = ("episode_signals", "image_encoding", "labels", "world_adapter")
 
 #: Episodes that a worker makes at a time.
 EPISODES_PER_BATCH = 5
@@ -62,15 +63,26 @@ class EpisodeTask:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Why an episode has no shard; ``no_event``: nothing went wrong, but no event happened."""
+
+    reason: str
+    no_event: bool = False
+
+
+@dataclass(frozen=True)
 class SplitSummary:
     """What ``make_split`` did.
 
     Attributes:
         split: name. shards, scenes: complete now.
         made, kept: shards made by this call and found complete.
-        failed: why by episode, for the episodes left out.
+        failed: why by episode, for the episodes that went wrong.
+        without_event: long-tail episodes in which no event came about.
+        recovery_left_out: recovery starts from which the expert itself scores 0.
         seconds: of wall time. hashes: content hash by shard.
-        other_code: shards kept although other code made them.
+        other_code: shards kept although other code made them. recipe: of the shards.
+        code: hash of the code that wrote this.
     """
 
     split: str
@@ -82,6 +94,10 @@ class SplitSummary:
     seconds: float
     hashes: dict[str, str] = field(default_factory=dict)
     other_code: int = 0
+    without_event: tuple[str, ...] = ()
+    recovery_left_out: int = 0
+    recipe: dict[str, Any] = field(default_factory=dict)
+    code: str = ""
 
 
 def episode_tasks(
@@ -94,10 +110,10 @@ def episode_tasks(
     """Return the episodes of a split, one of every network before the second of any.
 
     Args:
-        split: ``train``, ``val`` or ``test``.
+        split: see ``networks.SPLIT_SIZES``.
         episodes_per_network: ``DEFAULT_EPISODES`` when not given.
         max_episodes: only the first so many.
-        root: data root. settings: contents of the Scenes.
+        root: data root. settings: contents of the Scenes; ``SPLIT_SETTINGS`` when not given.
 
     Raises:
         ContractError: unknown split, or a number below 1.
@@ -108,12 +124,13 @@ def episode_tasks(
         if value is not None and value < 1:
             raise ContractError(name, value, "at least 1")
     folder = split_folder(split, root)
+    settings = settings or SPLIT_SETTINGS.get(split, SceneSettings())
     tasks = [
         EpisodeTask(
             f"{network}-{index:02d}",
             network,
             folder / f"{network}-{index:02d}{SUFFIX}",
-            settings or SceneSettings(),
+            settings,
         )
         for index in range(count)
         for network in networks
@@ -124,41 +141,7 @@ def episode_tasks(
 def recipe_of(settings: SceneSettings) -> dict[str, Any]:
     """Return what decides the contents of a shard, as kept in its footer."""
     recipe: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
-    return {"scene_version": SCENE_VERSION, **recipe}
-
-
-@lru_cache(maxsize=1)
-def code_hash() -> str:
-    """Return a hash of the sources that decide what a Scene of the world looks like."""
-    import latentvla_ros.sensing
-    import latentvla_training.world
-
-    digest = hashlib.sha256()
-    folders = (latentvla_training.world, latentvla_ros.sensing)
-    files = [path for module in folders for path in sorted(Path(module.__path__[0]).glob("*.py"))]
-    here = Path(__file__).parent
-    files += [here / f"{name}.py" for name in _SCENE_MODULES]
-    for path in files:
-        digest.update(f"{path.name} {_code_of(path.read_text())}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _code_of(source: str) -> str:
-    """Return what a module does, whatever its layout, comments and docstrings."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            node.value.value = ""  # a docstring
-    return ast.dump(tree)
-
-
-def provenance() -> dict[str, str]:
-    """Return the versions and the code hash that a shard's footer keeps for people."""
-    found = {"code": code_hash()}
-    for package in ("numpy", "numba", "eclipse-sumo", "opencv-python-headless"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    return {**versions(), **recipe}
 
 
 @lru_cache(maxsize=1)
@@ -172,35 +155,62 @@ def _network(name: str) -> tuple[Any, Any]:
     return RoadIndex(road_map), Renderer(road_map)
 
 
+@lru_cache(maxsize=1)
+def _lanes(name: str) -> LaneFinder:
+    from latentvla_training.world.networks import build_road_map
+
+    return LaneFinder(build_road_map(name))
+
+
 def _simulate(name: str) -> Episode:
     from latentvla_training.world.simulation import simulate_episode
 
     return simulate_episode(name)
 
 
-def make_episode(task: EpisodeTask) -> ShardInfo:
+def make_episode(task: EpisodeTask) -> ShardInfo | LeftOut:
     """Simulate an episode, render its Scenes and write their shard."""
     road, renderer = _network(task.network)
-    scenes = episode_scenes(
-        _simulate(task.episode), road, settings=task.settings, renderer=renderer
+    lost: list[str] = []
+    scenes = list(
+        episode_scenes(
+            _simulate(task.episode),
+            road,
+            settings=task.settings,
+            renderer=renderer,
+            lanes=_lanes(task.network) if task.settings.recovery_share else None,
+            left_out=lost.append,
+        )
     )
-    return write_shard(task.path, scenes, recipe_of(task.settings), provenance())
+    if task.settings.events_only and not scenes:
+        return LeftOut("no long-tail event came about", no_event=True)
+    made = {**provenance(), "recovery_left_out": len(lost)}
+    return write_shard(task.path, scenes, recipe_of(task.settings), made)
 
 
-def make_episodes(tasks: tuple[EpisodeTask, ...]) -> list[ShardInfo | str]:
+def make_episodes(tasks: tuple[EpisodeTask, ...]) -> list[ShardInfo | LeftOut]:
     """Make some episodes one after the other; an episode that fails gives the reason instead.
+
+    A network that cannot be built is not tried again for its other episodes.
 
     Raises:
         DiskFullError: the disk is full, so that nothing after it can work either.
     """
-    results: list[ShardInfo | str] = []
+    results: list[ShardInfo | LeftOut] = []
+    unbuilt: dict[str, LeftOut] = {}
     for task in tasks:
+        if task.network in unbuilt:
+            results.append(unbuilt[task.network])
+            continue
         try:
             results.append(make_episode(task))
         except Exception as error:
             if isinstance(error, OSError) and is_disk_full(error):
                 raise DiskFullError(error.errno, f"no space left to make {task.episode}") from error
-            results.append(f"{type(error).__name__}: {error}")
+            reason = LeftOut(f"{type(error).__name__}: {error}")
+            if isinstance(error, NetworkBuildError):
+                unbuilt[task.network] = reason
+            results.append(reason)
     return results
 
 
@@ -234,7 +244,7 @@ def make_split(
     content hashes.
 
     Args:
-        split: ``train``, ``val`` or ``test``.
+        split: see ``networks.SPLIT_SIZES``.
         episodes_per_network, max_episodes, root, settings: see ``episode_tasks``.
         workers: processes (``pool``: see ``parallel.map_unordered``).
         rebuild: which complete shards to make again: none, those that other code made, or all.
@@ -263,12 +273,15 @@ def make_split(
             "%d of %d shards of %s were made by other code (rebuild='other_code')",
             other_code, kept, split,
         )  # fmt: skip
-    missing = [task for task in tasks if task.episode not in infos]
+    without_event = _known_without_event(split_folder(split, root), recipe, rebuild)
+    without_event &= {task.episode for task in tasks}
+    missing = [task for task in tasks if task.episode not in infos.keys() | without_event]
     batches = _batches(missing)
     failed: dict[str, str] = {}
     if missing:
         _remove_stale_parts(split_folder(split, root))
-    bar = tqdm(total=len(tasks), initial=kept, desc=split, unit="episode", disable=not progress)
+    done = len(tasks) - len(missing)
+    bar = tqdm(total=len(tasks), initial=done, desc=split, unit="episode", disable=not progress)
     with bar:
         for batch, results in map_unordered(make_episodes, batches, workers, pool):
             if isinstance(results, Exception):
@@ -276,9 +289,13 @@ def make_split(
             for task, result in zip(batch, results, strict=True):
                 if isinstance(result, ShardInfo):
                     infos[task.episode] = result
+                    continue
+                task.path.unlink(missing_ok=True)  # what other code made of it is not it
+                if result.no_event:
+                    without_event.add(task.episode)
                 else:
-                    failed[task.episode] = result
-                    logger.error("%s left out: %s", task.episode, result)
+                    failed[task.episode] = result.reason
+                    logger.error("%s left out: %s", task.episode, result.reason)
             bar.update(len(batch))
             bar.set_postfix(scenes=sum(info.scenes for info in infos.values()), failed=len(failed))
     summary = SplitSummary(
@@ -291,6 +308,12 @@ def make_split(
         seconds=round(time.monotonic() - began, 1),
         hashes={name: infos[name].content_sha256 for name in sorted(infos)},
         other_code=other_code,
+        without_event=tuple(sorted(without_event)),
+        recovery_left_out=sum(
+            int(info.provenance.get("recovery_left_out", 0)) for info in infos.values()
+        ),
+        recipe=recipe,
+        code=code_hash(),
     )
     _write_summary(split_folder(split, root), summary)
     return summary
@@ -317,6 +340,18 @@ def _remove_stale_parts(folder: Path) -> None:
             part.unlink(missing_ok=True)
         except PermissionError:
             continue
+
+
+def _known_without_event(folder: Path, recipe: dict[str, Any], rebuild: Rebuild) -> set[str]:
+    """Return the episodes that the last call found to be without an event, where that holds."""
+    try:
+        last = json.loads((folder / "summary.json").read_text())
+        known, same_code = set(last["without_event"]), last["code"] == code_hash()
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    if last["recipe"] != recipe or rebuild == "all" or not (rebuild == "no" or same_code):
+        return set()
+    return known
 
 
 def _write_summary(folder: Path, summary: SplitSummary) -> None:

@@ -7,7 +7,7 @@ Ego frame = rear axle on the ground at t0 unless said otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+
+#: Raised whenever Scenes of the same episode come out different; shards of another one are remade.
+SCENE_VERSION = 2
+
+#: Tag of a Scene that starts beside the driven path (experiments.md section 4).
+RECOVERY = "recovery"
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,11 @@ class SceneLabels:
         own_light: int8 state of the light that the ego's lane obeys: -1 none, else ``SignalState``;
             own_light_distance_m: along the route to its stop line, NaN when none.
         own_light_switched: whether that light changes state within the 4 s future.
-        pdm_reference_10hz: (41, 3) **map** frame, reserved: NaN until the reference planner exists.
+        pdm_reference_10hz: (41, 3) **map** frame, of ``scoring.pdm_closed``; NaN without a map.
+        speed_limit_mps: (N,) at the points of the centreline.
+        tags: joined by ",": the weather, long-tail events (from 2 s before they begin), "recovery".
+        expert_pdms, expert_epdms: scores of the driven future against that reference (EPDMS without
+            human filter and extended comfort); NaN without a map.
     """
 
     future_2hz: F32
@@ -62,6 +72,10 @@ class SceneLabels:
     own_light_distance_m: float
     own_light_switched: bool
     pdm_reference_10hz: F64
+    speed_limit_mps: F64 = field(default_factory=lambda: np.zeros(0))
+    tags: str = ""
+    expert_pdms: float = float("nan")
+    expert_epdms: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,7 @@ class Scene:
     """One planning moment.
 
     Attributes:
-        token: unique, ``<episode>/<step>`` for the world.
+        token: unique, ``<episode>/<step>`` for the world, with an "r" behind for a recovery start.
         network: road network or log it came from: the unit of bootstrapping.
         stamp_ns: t0. ego_pose: (3,) x, y, yaw in the **map** frame.
         view_jpegs: V encoded images of the network's size, ``b""`` where a view is missing: the

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 #: Raised when columns change meaning; readers refuse other versions.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,25 @@ _LABELS = (
     Column("own_light_distance_m", np.float64, (), True),
     Column("own_light_switched", np.bool_, (), True),
     Column("pdm_reference_10hz", np.float64, (41, 3), True, False),
+    Column("speed_limit_mps", np.float64, (-1,), True, False),
+    Column("expert_pdms", np.float64, (), True),
+    Column("expert_epdms", np.float64, (), True),
 )
 COLUMNS = _INPUTS + _LABELS
-TEXT_COLUMNS = ("token", "network")
+TEXT_COLUMNS = ("token", "network", "tags")
+_LABEL_TEXTS = ("tags",)
 PICTURES = "view_jpegs"
 LIGHT_COLUMNS = tuple(column.name for column in COLUMNS if column.light)
 HEAVY_LABELS = tuple(column.name for column in COLUMNS if not column.light)
 
-assert {c.name for c in _INPUTS} | {*TEXT_COLUMNS, PICTURES, "labels"} == {
+assert {c.name for c in _INPUTS} | {"token", "network", PICTURES, "labels"} == {
     f.name for f in fields(Scene)
 }
-assert {c.name for c in _LABELS} == {f.name for f in fields(SceneLabels)}
+assert {c.name for c in _LABELS} | set(_LABEL_TEXTS) == {f.name for f in fields(SceneLabels)}
+
+
+def _text(scene: Scene, name: str) -> str:
+    return str(getattr(scene.labels if name in _LABEL_TEXTS else scene, name))
 
 
 def _value(scene: Scene, column: Column) -> Any:
@@ -116,7 +124,8 @@ def scenes_hash(scenes: Sequence[Scene]) -> str:
     """Return the sha256 of the contents of Scenes, whatever file they are stored in."""
     digest = hashlib.sha256(f"latentvla scenes {FORMAT_VERSION}".encode())
     for scene in scenes:
-        digest.update(f"{scene.token}\0{scene.network}\0{len(scene.view_jpegs)}".encode())
+        texts = "\0".join(_text(scene, name) for name in TEXT_COLUMNS)
+        digest.update(f"{texts}\0{len(scene.view_jpegs)}".encode())
         for picture in scene.view_jpegs:
             digest.update(len(picture).to_bytes(8, "little"))
             digest.update(picture)
@@ -136,7 +145,7 @@ def to_table(scenes: Sequence[Scene]) -> pyarrow.Table:
     import pyarrow as pa
 
     data: dict[str, Any] = {
-        name: pa.array([getattr(scene, name) for scene in scenes], pa.string())
+        name: pa.array([_text(scene, name) for scene in scenes], pa.string())
         for name in TEXT_COLUMNS
     }
     data[PICTURES] = pa.array([list(scene.view_jpegs) for scene in scenes], pa.list_(pa.binary()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,11 +22,14 @@ from numpy.typing import NDArray
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.data import scene_table
-from latentvla_training.data.scene import Scene, SceneLabels
+from latentvla_training.data.image_encoding import ImageError, decode_views
+from latentvla_training.data.scene import SCENE_VERSION, Scene, SceneLabels
 from latentvla_training.world.networks import data_root
 
 if TYPE_CHECKING:
     import pyarrow
+
+logger = logging.getLogger(__name__)
 
 _META_KEY = b"latentvla"
 SUFFIX = ".parquet"
@@ -122,17 +126,28 @@ def write_shard(
     return info
 
 
+def versions() -> dict[str, int]:
+    """Return what of the code decides, by its version, whether Scenes can still be used."""
+    from latentvla_training.scoring.pdm_closed import REFERENCE_VERSION
+
+    return {"scene_version": SCENE_VERSION, "reference_version": REFERENCE_VERSION}
+
+
 def read_shard_info(path: Path) -> ShardInfo | None:
     """Return a shard's footer, or None when the file is no complete shard of this format."""
+    info = _footer(path)
+    return info if info and info.format_version == scene_table.FORMAT_VERSION else None
+
+
+def _footer(path: Path) -> ShardInfo | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         metadata = pq.read_schema(path).metadata or {}
-        info = ShardInfo(**json.loads(metadata[_META_KEY]))
+        return ShardInfo(**json.loads(metadata[_META_KEY]))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None
-    return info if info.format_version == scene_table.FORMAT_VERSION else None
 
 
 def _read_columns(path: Path, names: Sequence[str]) -> pyarrow.Table:
@@ -217,6 +232,23 @@ class ShardReader(Sequence[Scene]):
             self._pictures.move_to_end(shard)
         return scene_table.pictures(table, row)
 
+    def views(
+        self, index: int, width: int, height: int, most: int | None = None
+    ) -> NDArray[np.uint8]:
+        """Return the decoded pictures of a Scene, (V, height, width, 3) uint8 RGB.
+
+        Args:
+            index: of the Scene. width, height: of every view. most: only the first so many views.
+
+        Raises:
+            ContractError: a picture is damaged or of another size; names Scene and shard.
+        """
+        try:
+            return decode_views(self.jpegs(index)[:most], width, height)
+        except ImageError as error:
+            token, path = self.columns["token"][index], self.paths[self._locate(index)[0]]
+            raise ContractError(f"scene {token} in shard {path}", str(error), _UNDAMAGED) from error
+
     def preload(self) -> None:
         """Read all pictures now (at most as many shards as the cache holds)."""
         for shard in range(len(self.paths))[: self._cached_shards]:
@@ -254,6 +286,9 @@ class ShardReader(Sequence[Scene]):
         labels["own_light"] = int(labels["own_light"])
         labels["own_light_distance_m"] = float(labels["own_light_distance_m"])
         labels["own_light_switched"] = bool(labels["own_light_switched"])
+        for name in ("expert_pdms", "expert_epdms"):
+            labels[name] = float(labels[name])
+        labels["tags"] = str(values.pop("tags"))
         values["token"], values["network"] = str(values["token"]), str(values["network"])
         values["stamp_ns"] = int(values["stamp_ns"])
         return Scene(view_jpegs=self.jpegs(flat), labels=SceneLabels(**labels), **values)
@@ -280,10 +315,77 @@ def split_shards(split: str, root: Path | None = None) -> list[Path]:
 def load_split(
     split: str, root: Path | None = None, cached_shards: int | None = None
 ) -> ShardReader:
-    """Open every shard of a split, in the order of their names.
+    """Open the shards of a split, in the order of their names.
+
+    Shards that are damaged, of another version of the code's Scenes, or of another recipe than the
+    one that ``make_split`` used last are left out with a warning that names them.
 
     Raises:
         FileNotFoundError: the split has no shard; the message says how to make it.
-        ContractError: a shard is not complete.
+        ContractError: none of them can be used, or they are of several recipes and nothing says
+            which of them is wanted.
     """
-    return ShardReader(split_shards(split, root), cached_shards)
+    paths = split_shards(split, root)
+    left_out: dict[str, str] = {}
+    usable: dict[Path, ShardInfo] = {}
+    for path in paths:
+        info = _footer(path)
+        reason = _unusable(path, info)
+        if info is None or reason is not None:
+            left_out[path.stem] = reason or "no readable footer"
+        else:
+            usable[path] = info
+    recipes = {_key(info) for info in usable.values()}
+    if len(recipes) > 1:
+        wanted = _recipe_made_last(paths[0].parent)
+        if wanted not in recipes:
+            by_recipe = [[p.stem for p, i in usable.items() if _key(i) == r][:3] for r in recipes]
+            raise ContractError(
+                f"shards of {split}",
+                f"{len(recipes)} recipes, e.g. {sorted(by_recipe)}",
+                f"one recipe; repeat latentvla-train world make --split {split}",
+            )
+        for path in [path for path, info in usable.items() if _key(info) != wanted]:
+            left_out[path.stem] = "made by another recipe"
+            del usable[path]
+    if left_out:
+        names = "; ".join(f"{name}: {reason}" for name, reason in sorted(left_out.items()))
+        logger.warning(
+            "%d of %d shards of %s left out: %s", len(left_out), len(paths), split, names
+        )
+    if not usable:
+        raise ContractError(
+            f"shards of {split}",
+            "; ".join(sorted(set(left_out.values()))),
+            f"shards of this version; make them with latentvla-train world make --split {split}",
+        )
+    return ShardReader(list(usable), cached_shards)
+
+
+def _key(info: ShardInfo) -> str:
+    return json.dumps(info.recipe, sort_keys=True)
+
+
+def _recipe_made_last(folder: Path) -> str | None:
+    try:
+        recipe = json.loads((folder / "summary.json").read_text())["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return json.dumps(recipe, sort_keys=True)
+
+
+def _unusable(path: Path, info: ShardInfo | None) -> str | None:
+    """Say why a shard cannot be used, or None."""
+    if info is None:
+        return "damaged: no readable footer"
+    if info.format_version != scene_table.FORMAT_VERSION:
+        return f"of format {info.format_version}, this code reads {scene_table.FORMAT_VERSION}"
+    for name, wanted in versions().items():
+        found = info.recipe.get(name, wanted)  # a recording has no version
+        if found != wanted:
+            return f"of {name} {found}, this code makes {wanted}"
+    try:
+        _read_columns(path, [*scene_table.TEXT_COLUMNS, *scene_table.LIGHT_COLUMNS])
+    except ContractError:
+        return "damaged inside"
+    return None

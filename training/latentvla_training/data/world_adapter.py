@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +29,28 @@ from latentvla_training.data.episode_signals import (
     episode_odometry,
     step_stamp_ns,
 )
+from latentvla_training.data.expert_scores import with_scores
 from latentvla_training.data.image_encoding import JPEG_QUALITY
-from latentvla_training.data.labels import AGENT_STEPS, HISTORY_STEPS, EpisodeLabels, RoadIndex
-from latentvla_training.data.scene import Scene
+from latentvla_training.data.labels import (
+    AGENT_STEPS,
+    HISTORY_STEPS,
+    EpisodeLabels,
+    RoadIndex,
+    event_tags,
+)
+from latentvla_training.data.recovery import RecoveryDriver
+from latentvla_training.data.scene import RECOVERY, Scene
 from latentvla_training.world.cameras import Renderer
 from latentvla_training.world.episode import STEP_S, Episode
-from latentvla_training.world.rig import IMAGE_HEIGHT, IMAGE_WIDTH, default_rig, default_slots
+from latentvla_training.world.logged_traffic import LaneFinder
+from latentvla_training.world.rig import (
+    IMAGE_HEIGHT,
+    IMAGE_WIDTH,
+    default_rig,
+    default_slots,
+    jittered_rig,
+)
 from latentvla_training.world.road_map import RoadMap
-
-#: Raised whenever Scenes of the same episode come out different; shards of another one are remade.
-SCENE_VERSION = 1
 
 #: The views of ``nano`` (experiments.md section 3): the past one shows how fast a leader is.
 NANO_VIEWS = (View("front"), View("left"), View("right"), View("front", -0.5))
@@ -54,6 +67,9 @@ class SceneSettings:
         jpeg_quality: of the published pictures.
         range_m: of polygons and road users around the ego.
         noise: of the odometry's twist.
+        jitter_rig: every episode's cameras are built in a little differently.
+        recovery_share: recovery starts in addition, as a share of the episode's Scenes.
+        events_only: only Scenes to which a long-tail event matters.
     """
 
     stride_s: float = 0.5
@@ -63,6 +79,9 @@ class SceneSettings:
     jpeg_quality: int = JPEG_QUALITY
     range_m: float = 100.0
     noise: OdometryNoise = field(default_factory=OdometryNoise)
+    jitter_rig: bool = False
+    recovery_share: float = 0.0
+    events_only: bool = False
 
     def __post_init__(self) -> None:
         if self.stride_s <= 0 or not _is_whole(self.stride_s / STEP_S):
@@ -81,6 +100,8 @@ class SceneSettings:
             raise ContractError("scene.jpeg_quality", self.jpeg_quality, "1 to 100")
         if self.range_m <= 0:
             raise ContractError("scene.range_m", self.range_m, "a positive distance")
+        if not 0.0 <= self.recovery_share <= 1.0:
+            raise ContractError("scene.recovery_share", self.recovery_share, "0 to 1")
 
 
 def _is_whole(value: float) -> bool:
@@ -168,55 +189,106 @@ def scene_steps(episode: Episode, stride_s: float = 0.5) -> range:
     return range(-HISTORY_STEPS[0], episode.num_steps - AGENT_STEPS, round(stride_s / STEP_S))
 
 
+class SceneSink(Protocol):
+    """Told what was left out while the Scenes of an episode are made."""
+
+    def __call__(self, token: str) -> None:
+        """Called with the token of a recovery start that the expert could not save."""
+
+
 def episode_scenes(
     episode: Episode,
     road_map: RoadMap | RoadIndex,
     stride_s: float = 0.5,
     settings: SceneSettings | None = None,
     renderer: Renderer | None = None,
+    lanes: LaneFinder | None = None,
+    left_out: SceneSink | None = None,
 ) -> Iterator[Scene]:
-    """Yield the Scenes of an episode, oldest first.
+    """Yield the Scenes of an episode, oldest first, then its recovery starts.
+
+    Every one carries its PDM-Closed reference and the expert's scores. Recovery starts from which
+    the expert itself scores 0 are left out.
 
     Args:
         episode: the state log. road_map: its network (an index of it saves time over episodes).
         stride_s: time between Scenes; ``settings`` wins where it is given.
         settings: contents of the Scenes.
-        renderer: of the network, where the caller has one already.
+        renderer, lanes: of the network, where the caller has them already.
+        left_out: told the tokens of the recovery starts left out.
 
     Raises:
         ContractError: the episode belongs to another network.
     """
     settings = settings or SceneSettings(stride_s=stride_s)
     road = road_map if isinstance(road_map, RoadIndex) else RoadIndex(road_map)
-    labels = EpisodeLabels(episode, road, settings.range_m)
-    rig = default_rig(settings.image_width, settings.image_height)
-    geometry = ViewGeometry(rig, scene_manifest(settings))
-    cameras = EpisodeCameras(
-        renderer or Renderer(road.road_map), episode, rig, settings.jpeg_quality
-    )
-    player = OdometryPlayer(episode_odometry(episode, settings.noise))
-    offsets = [round(view.time_offset_s / STEP_S) for view in settings.views]
-    pictures: dict[tuple[str, int], bytes] = {}
-    for step in scene_steps(episode, settings.stride_s):
-        t0_ns = step_stamp_ns(step)
-        buffer = player.play_until(t0_ns)
-        wanted = [
-            (view.slot, step + offset) for view, offset in zip(settings.views, offsets, strict=True)
-        ]
-        pictures = {key: value for key, value in pictures.items() if key[1] >= step - 15}
-        for key in wanted:
-            if key not in pictures:
-                pictures[key] = cameras.jpeg(*key)
-        stamps = [step_stamp_ns(view_step) for _, view_step in wanted]
-        yield make_scene(
-            episode,
-            step,
-            tuple(pictures[key] for key in wanted),
-            geometry.intrinsics,
-            geometry.ego_from_camera(buffer, t0_ns, stamps),
-            buffer.at(t0_ns),
-            labels,
-        )
+    maker = _SceneMaker(road, renderer or Renderer(road.road_map), settings, episode.seed)
+    steps: Sequence[int] = scene_steps(episode, settings.stride_s)
+    if settings.events_only:
+        steps = [step for step in steps if event_tags(episode, step)]
+    yield from with_scores(list(maker.scenes(episode, steps)))
+    if settings.recovery_share == 0.0:
+        return
+    driver = RecoveryDriver(episode, road.road_map, lanes or LaneFinder(road.road_map))
+    starts = []
+    for start in driver.starts(steps, settings.recovery_share):
+        (scene,) = maker.scenes(start.episode, [start.moment], start.start_m)
+        labels = replace(scene.labels, tags=f"{scene.labels.tags},{RECOVERY}")
+        token, stamp_ns = f"{episode.name}/{start.step:05d}r", step_stamp_ns(start.step)
+        starts.append(replace(scene, token=token, stamp_ns=stamp_ns, labels=labels))
+    for scene in with_scores(starts):
+        if scene.labels.expert_pdms > 0.0 and scene.labels.expert_epdms > 0.0:
+            yield scene
+        elif left_out is not None:
+            left_out(scene.token)
+
+
+class _SceneMaker:
+    """Makes Scenes of episodes that one vehicle drove: its rig, seen through one renderer."""
+
+    def __init__(
+        self, road: RoadIndex, renderer: Renderer, settings: SceneSettings, seed: int
+    ) -> None:
+        rig = default_rig(settings.image_width, settings.image_height)
+        self._rig = jittered_rig(rig, seed) if settings.jitter_rig else rig
+        self._geometry = ViewGeometry(self._rig, scene_manifest(settings))
+        # Of the stored pictures, which are not cropped: the car crops what is wider than its slot.
+        models = {camera.slot: camera.model for camera in self._rig.cameras}
+        matrices = [models[view.slot].matrix for view in settings.views]  # type: ignore[union-attr]
+        self._intrinsics = np.stack(matrices).astype(np.float32)
+        self._road, self._renderer, self._settings = road, renderer, settings
+
+    def scenes(
+        self, episode: Episode, steps: Sequence[int], start_m: float = 0.0
+    ) -> Iterator[Scene]:
+        """Yield the Scenes at ascending steps; ``start_m`` as for ``EpisodeLabels``."""
+        settings = self._settings
+        labels = EpisodeLabels(episode, self._road, settings.range_m, start_m)
+        cameras = EpisodeCameras(self._renderer, episode, self._rig, settings.jpeg_quality)
+        player = OdometryPlayer(episode_odometry(episode, settings.noise))
+        offsets = [round(view.time_offset_s / STEP_S) for view in settings.views]
+        pictures: dict[tuple[str, int], bytes] = {}
+        for step in steps:
+            t0_ns = step_stamp_ns(step)
+            buffer = player.play_until(t0_ns)
+            wanted = [
+                (view.slot, step + offset)
+                for view, offset in zip(settings.views, offsets, strict=True)
+            ]
+            pictures = {key: value for key, value in pictures.items() if key[1] >= step - 15}
+            for key in wanted:
+                if key not in pictures:
+                    pictures[key] = cameras.jpeg(*key)
+            stamps = [step_stamp_ns(view_step) for _, view_step in wanted]
+            yield make_scene(
+                episode,
+                step,
+                tuple(pictures[key] for key in wanted),
+                self._intrinsics,
+                self._geometry.ego_from_camera(buffer, t0_ns, stamps),
+                buffer.at(t0_ns),
+                labels,
+            )
 
 
 def make_scene(

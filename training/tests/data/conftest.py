@@ -95,7 +95,8 @@ def episode() -> Episode:
     command[70:] = Command.LEFT
     return Episode(
         name="train-0000-00", network="train-0000", seed=7, ego=drive(),
-        agent_type=np.zeros(3, np.uint8), agent_size=np.tile([4.5, 1.9, 1.5], (3, 1)),
+        agent_type=np.zeros(3, np.uint8), agent_model=np.zeros(3, np.uint8),
+        agent_size=np.tile([4.5, 1.9, 1.5], (3, 1)),
         agent_color=np.full((3, 3), 90, np.uint8), agent_state=agents, agent_valid=valid,
         agent_braking=np.zeros((STEPS, 3), np.bool_), signal_state=signal,
         route_lanes=("a_0", ":j_0_0", "b_0"),

@@ -7,16 +7,19 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from latentvla_training.data import make, shards
 from latentvla_training.data.labels import RoadIndex
 from latentvla_training.data.parallel import map_unordered
 from latentvla_training.data.world_adapter import SceneSettings
-from latentvla_training.world.episode import Episode
+from latentvla_training.world.episode import Episode, Event, EventName
 from latentvla_training.world.road_map import RoadMap
+from latentvla_training.world.sumo_network import NetworkBuildError
 
 from latentvla_ros.contract import ContractError
 
@@ -158,6 +161,39 @@ def test_map_yields_every_item_once(workers: int) -> None:
     assert found == {value: value * value for value in (0, 1, 2, 5, 6)}
 
 
+_MAPS_SLOWLY = r"""
+import os, time
+from latentvla_training.data.parallel import map_unordered
+def task(index):
+    os.write(1, f"{os.getpid()}\n".encode())  # one write: two workers' lines never mix
+    time.sleep(60)
+if __name__ == "__main__":
+    list(map_unordered(task, range(4), 2, pool="processes"))
+"""
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "maps.py"
+    script.write_text(_MAPS_SLOWLY)
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    workers = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30.0
+    while any(_runs(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_runs(pid) for pid in workers)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.slow
 def test_ray_gives_what_the_pool_gives() -> None:
     pytest.importorskip("ray")
@@ -190,8 +226,83 @@ def test_shards_of_other_code_are_kept_with_a_warning_or_made_again(
     assert made.hashes == kept.hashes
 
 
-def test_the_code_hash_sees_code_and_nothing_else() -> None:
-    source = "'''Doc.'''\ndef f(x):\n    '''Doc.'''\n    return x + 1  # why\n"
-    same = "'''Other.'''\n\ndef f(x):\n    '''New.'''\n    return (x + 1)\n"
-    assert make._code_of(source) == make._code_of(same)
-    assert make._code_of(source) != make._code_of(source.replace("1", "2"))
+def test_every_split_has_its_settings() -> None:
+    from latentvla_training.world.networks import SPLIT_SIZES
+
+    assert set(make.DEFAULT_EPISODES) == set(SPLIT_SIZES)
+    settings = {split: make.episode_tasks(split, 1)[0].settings for split in SPLIT_SIZES}
+    assert settings["train"].recovery_share == 0.2 and settings["train"].jitter_rig
+    for split in ("val", "test", "longtail", "ood"):
+        assert settings[split].recovery_share == 0.0 and not settings[split].jitter_rig
+    assert [split for split in SPLIT_SIZES if settings[split].events_only] == ["longtail"]
+
+
+def test_a_longtail_split_holds_only_what_an_event_matters_to(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulate = make._simulate
+    event = Event(EventName.CUT_IN, 60, 80, {})
+
+    def with_event(name: str) -> Episode:
+        happened = () if name == "longtail-0001-00" else (event,)
+        return dataclasses.replace(simulate(name), events=happened)
+
+    monkeypatch.setattr(make, "_simulate", with_event)
+    summary = make.make_split("longtail", 1, root=tmp_path, max_episodes=3, progress=False)
+    assert summary.without_event == ("longtail-0001-00",) and summary.failed == {}
+    reader = shards.load_split("longtail", tmp_path)
+    steps = sorted({int(token.split("/")[1]) for token in reader.columns["token"]})
+    assert steps == list(range(40, 80, 5))  # from 2 s before
+    assert set(reader.columns["tags"]) == {"clear,cut_in"}
+    calls.clear()
+    again = make.make_split("longtail", 1, root=tmp_path, max_episodes=3, progress=False)
+    assert calls == [] and again.without_event == summary.without_event
+    make.make_split("longtail", 1, root=tmp_path, max_episodes=3, rebuild="all", progress=False)
+    assert len(calls) == 3
+
+
+def test_a_network_that_cannot_be_built_is_tried_once(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    build = make._network
+
+    def network(name: str) -> object:
+        tried.append(name)
+        if name == "val-0001":
+            raise NetworkBuildError("netconvert says no")
+        return build(name)
+
+    monkeypatch.setattr(make, "_network", network)
+    settings = SceneSettings(stride_s=5.0)
+    summary = make.make_split("val", 3, root=tmp_path, settings=settings, progress=False)
+    unbuilt = {f"val-0001-0{i}": "NetworkBuildError: netconvert says no" for i in range(3)}
+    assert summary.failed.items() >= unbuilt.items() and tried.count("val-0001") == 1
+
+
+def test_a_shard_cut_short_is_made_again_and_skipped_by_readers(
+    calls: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = make.make_split("val", 1, root=tmp_path, max_episodes=2, progress=False)
+    path = shards.split_folder("val", tmp_path) / "val-0001-00.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert [p.stem for p in shards.load_split("val", tmp_path).paths] == ["val-0000-00"]
+    assert "1 of 2 shards of val left out: val-0001-00: damaged" in caplog.text
+    again = make.make_split("val", 1, root=tmp_path, max_episodes=2, progress=False)
+    assert (again.made, again.kept) == (1, 1) and again.hashes == first.hashes
+    assert path.read_bytes() == whole
+
+
+def test_scenes_of_an_older_version_are_made_again(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(make, "versions", lambda: {"scene_version": 1, "reference_version": 1})
+        make.make_split("val", 1, root=tmp_path, max_episodes=1, progress=False)
+    with pytest.raises(ContractError, match=r"scene_version 1.*world make --split val"):
+        shards.load_split("val", tmp_path)
+    assert make.make_split("val", 1, root=tmp_path, max_episodes=1, progress=False).made == 1
+    reader = shards.load_split("val", tmp_path)
+    assert np.isfinite(reader.columns["expert_pdms"]).all()
+    assert np.isfinite(reader[0].labels.pdm_reference_10hz).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from latentvla_training.data import scene_table, shards
+from latentvla_training.data.image_encoding import encode_jpeg
 from latentvla_training.data.scene import Scene, SceneLabels
 
 from latentvla_ros.contract import ContractError
@@ -186,3 +188,68 @@ def test_shards_of_different_rigs_do_not_mix(tmp_path: Path) -> None:
 def test_an_absent_split_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="world make --split val"):
         shards.load_split("val", tmp_path)
+
+
+def _split_of(tmp_path: Path, recipes: dict[str, dict[str, Any]]) -> Path:
+    folder = shards.split_folder("val", tmp_path)
+    for index, (name, recipe) in enumerate(recipes.items()):
+        shards.write_shard(folder / f"{name}.parquet", [random_scene(index)], recipe)
+    return folder
+
+
+def test_damaged_and_old_shards_are_left_out_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = shards.versions()
+    old = {**now, "scene_version": 1}
+    folder = _split_of(tmp_path, {"a": now, "b": now, "c": old, "d": now, "e": {}})
+    (folder / "b.parquet").write_bytes((folder / "b.parquet").read_bytes()[:-200])
+    data = bytearray((folder / "a.parquet").read_bytes())
+    data[4:2000] = bytes(1996)  # the footer is whole, the columns are not
+    (folder / "f.parquet").write_bytes(data)
+    (folder / "summary.json").write_text(json.dumps({"recipe": now}))
+    reader = shards.load_split("val", tmp_path)
+    assert [path.stem for path in reader.paths] == ["a", "d"]
+    for said in (
+        "4 of 6 shards of val left out",
+        "b: damaged: no readable footer",
+        "c: of scene_version 1, this code makes 2",
+        "e: made by another recipe",
+        "f: damaged inside",
+    ):
+        assert said in caplog.text
+
+
+def test_shards_of_several_recipes_need_to_be_told_apart(tmp_path: Path) -> None:
+    folder = _split_of(tmp_path, {"a": {"stride_s": 0.5}, "b": {"stride_s": 1.0}})
+    with pytest.raises(ContractError, match=r"2 recipes.*'a'.*'b'.*world make --split val"):
+        shards.load_split("val", tmp_path)
+    (folder / "summary.json").write_text(json.dumps({"recipe": {"stride_s": 1.0}}))
+    assert [path.stem for path in shards.load_split("val", tmp_path).paths] == ["b"]
+
+
+def test_nothing_but_old_shards_is_an_error_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _split_of(tmp_path, {"a": shards.versions()})
+    with monkeypatch.context() as patch:
+        patch.setattr(scene_table, "FORMAT_VERSION", 9)
+        with pytest.raises(ContractError, match=r"of format 2.*reads 9.*world make --split val"):
+            shards.load_split("val", tmp_path)
+    assert len(shards.load_split("val", tmp_path)) == 1
+
+
+def test_a_damaged_picture_names_scene_and_shard(tmp_path: Path) -> None:
+    whole = random_scene(0)
+    image = np.zeros((128, 256, 3), np.uint8)
+    good = (encode_jpeg(image), encode_jpeg(image), encode_jpeg(image), b"")
+    broken = (good[0], good[1][:300], good[2], b"")
+    scenes = [
+        dataclasses.replace(whole, view_jpegs=good),
+        dataclasses.replace(random_scene(1), view_jpegs=broken),
+    ]
+    shards.write_shard(tmp_path / "a.parquet", scenes)
+    reader = shards.ShardReader([tmp_path / "a.parquet"])
+    assert reader.views(0, 256, 128).shape == (4, 128, 256, 3)
+    with pytest.raises(ContractError, match=r"scene net-00/00001 in shard .*a\.parquet"):
+        reader.views(1, 256, 128)

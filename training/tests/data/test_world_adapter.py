@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from latentvla_training.data.image_encoding import decode_views, encode_jpeg
 from latentvla_training.data.labels import EpisodeLabels, RoadIndex
 from latentvla_training.data.world_adapter import SceneSettings, episode_scenes
 from latentvla_training.world.episode import Episode
-from latentvla_training.world.rig import default_rig
+from latentvla_training.world.rig import default_rig, jittered_rig
 from latentvla_training.world.road_map import Layer, RoadMap
 
 from latentvla_ros.contract import ContractError, View
@@ -80,6 +81,24 @@ def test_inputs_are_what_the_ego_went_through(
             np.testing.assert_allclose(scene.ego_from_camera[view], mounts[slot], atol=1e-6)
         past = se2.transform_points(truth[2], mounts["front"][None, :2, 3])
         np.testing.assert_allclose(scene.ego_from_camera[3, :2, 3], past[0], atol=1e-3)
+
+
+def test_a_fleets_intrinsics_are_those_of_the_stored_pictures(
+    episode: Episode, road_map: RoadMap, renderer: object
+) -> None:
+    settings = SceneSettings(stride_s=20.0, jitter_rig=True)
+    shares = []
+    for seed in range(6):
+        (scene, *_) = episode_scenes(
+            replace(episode, seed=seed), road_map, settings=settings, renderer=renderer
+        )
+        rig = jittered_rig(default_rig(), seed)
+        for view, intrinsics in zip(settings.views, scene.intrinsics, strict=True):
+            model = next(camera.model for camera in rig.cameras if camera.slot == view.slot)
+            np.testing.assert_allclose(intrinsics, model.matrix, rtol=1e-6)
+            nominal = default_rig().camera(view.slot).model.matrix[0, 0]
+            shares.append(abs(model.matrix[0, 0] / nominal - 1.0))
+    assert max(shares) > 0.02  # where the car would crop
 
 
 def test_the_past_view_is_the_earlier_front_picture(
