@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,9 +23,25 @@ from torch import Tensor, nn
 from latentvla_ros.contract import ContractError
 from latentvla_training.engine.averaging import AveragedModel
 from latentvla_training.engine.checkpoint import load_checkpoint, save_checkpoint
-from latentvla_training.engine.recipe import OptimizerSettings, Recipe, build
+from latentvla_training.engine.recipe import LoopSettings, OptimizerSettings, build
+from latentvla_training.engine.sharding import (
+    first_decides,
+    full_state,
+    is_sharded,
+    load_optimizer,
+)
 
 Batch = dict[str, Tensor]
+
+
+class TrainingRecipe(Protocol):
+    """What the loop reads of a recipe: a frozen dataclass, nested ones and plain values in it."""
+
+    @property
+    def optimizer(self) -> OptimizerSettings: ...
+
+    @property
+    def run(self) -> LoopSettings: ...
 
 
 class Task(Protocol):
@@ -56,18 +72,31 @@ def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
 
 
 def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """Return AdamW over the trainable parameters; vectors and scalars are not decayed."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    """Return AdamW over the trainable parameters; vectors and scalars are not decayed.
+
+    A module may have ``learning_rate_factors``, factors by the beginning of parameters' names: what
+    is new learns faster than what a run started with. Others have a factor of 1.
+    """
+    factors: Mapping[str, float] = getattr(module, "learning_rate_factors", {})
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            factor = next((f for start, f in factors.items() if name.startswith(start)), 1.0)
+            groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
+    records = [
+        {
+            "params": members,
+            "weight_decay": settings.weight_decay if decayed else 0.0,
+            "learning_rate_factor": factor,
+        }
+        for (factor, decayed), members in groups.items()
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, foreach=True)
+    return torch.optim.AdamW(records, lr=settings.learning_rate, foreach=True)
 
 
 def run_training(
     task: Task,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     folder: Path,
     stop_after_steps: int | None = None,
     progress: bool = True,
@@ -95,17 +124,23 @@ def run_training(
         _claim_folder(folder, recipe)
     optimizer = make_optimizer(task.module, recipe.optimizer)
     averaged = AveragedModel(task.module, recipe.optimizer.ema_decay)
-    start, best = 0, math.inf
+    start = 0
     state = load_checkpoint(folder)
     if state is not None:
         task.module.load_state_dict(state["module"])
         averaged.module.load_state_dict(state["averaged"])
-        averaged.updates, start, best = state["updates"], state["step"], state["best"]
+        averaged.updates, start = state["updates"], state["step"]
         torch.set_rng_state(state["rng"])
     averaged.module.to(accelerator.device)
     module, prepared = accelerator.prepare(task.module, optimizer)
+    bare = accelerator.unwrap_model(module)
+    sharded = is_sharded(bare)
+    if sharded and averaged.decay:
+        raise ContractError(
+            "optimizer.ema_decay", averaged.decay, "0 with FSDP, which keeps weights in pieces"
+        )
     if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(bare, optimizer, state["optimizer"])
     steps = recipe.run.steps
     every = max(1, recipe.run.validate_passes // recipe.run.batch_size)
     writer = SummaryWriter(str(folder)) if main else None
@@ -114,18 +149,20 @@ def run_training(
     )
 
     def checkpoint(step: int) -> None:
+        if not (main or sharded):
+            return
+        weights, moments = full_state(bare, optimizer)
         if not main:
             return
         save_checkpoint(
             folder,
             {
-                "module": accelerator.unwrap_model(module).state_dict(),
-                "averaged": averaged.module.state_dict(),
+                "module": weights,
+                "averaged": averaged.module.state_dict() if averaged.decay else weights,
                 "updates": averaged.updates,
-                "optimizer": optimizer.state_dict(),
+                "optimizer": moments,
                 "rng": torch.get_rng_state(),
                 "step": step,
-                "best": best,
             },
         )
 
@@ -137,7 +174,7 @@ def run_training(
     ):
         rate = learning_rate(step - 1, steps, recipe.optimizer)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("learning_rate_factor", 1.0)
         losses = module({name: value.to(accelerator.device) for name, value in batch.items()})
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         if not torch.isfinite(total):
@@ -148,7 +185,7 @@ def run_training(
         accelerator.backward(total)
         norm = accelerator.clip_grad_norm_(module.parameters(), recipe.optimizer.clip)
         prepared.step()
-        averaged.update(accelerator.unwrap_model(module))
+        averaged.update(bare)
         bar.update()
         if step % recipe.run.log_steps == 0 and writer is not None:
             now = time.monotonic()
@@ -162,17 +199,18 @@ def run_training(
             _log(folder, {"step": step, **values})
             bar.set_postfix(loss=f"{float(total.detach()):.3f}", scenes_s=f"{rate_s:.1f}")
         last = step == steps
-        if (step % every == 0 or last) and main:
+        if (step % every == 0 or last) and (main or sharded):
             figures = task.validate(averaged.module, accelerator.device)
-            best = min(best, figures.get("ade", best))
+            module.train()
+        if (step % every == 0 or last) and main:
             for name, value in figures.items():
                 writer.add_scalar(f"val/{name}", value, step) if writer else None
             _log(folder, {"step": step, **{f"val/{name}": v for name, v in figures.items()}})
             bar.write(f"step {step}: " + "  ".join(f"{k} {v:.4f}" for k, v in figures.items()))
-            module.train()
             logged = time.monotonic()
         stopping = stop_after_steps is not None and step - start >= stop_after_steps
-        if last or stopping or time.monotonic() - saved > 60.0 * recipe.run.checkpoint_minutes:
+        due = time.monotonic() - saved > 60.0 * recipe.run.checkpoint_minutes
+        if last or stopping or first_decides(due, bare):
             checkpoint(step)
             saved = time.monotonic()
         if stopping:
@@ -183,7 +221,7 @@ def run_training(
     return averaged.module
 
 
-def check_folder(folder: Path, recipe: Recipe) -> bool:
+def check_folder(folder: Path, recipe: TrainingRecipe) -> bool:
     """Return whether a run folder holds a run of ``recipe`` already; False when it holds none.
 
     Raises:
@@ -192,7 +230,7 @@ def check_folder(folder: Path, recipe: Recipe) -> bool:
     path = folder / "recipe.yaml"
     if not path.is_file():
         return False
-    found = build(Recipe, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    found = build(type(recipe), yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
     different = [
         f"{name}: {old!r} there, {new!r} here"
         for (name, old), (_, new) in zip(_settings(found), _settings(recipe), strict=True)
@@ -214,7 +252,7 @@ def _settings(record: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _claim_folder(folder: Path, recipe: Recipe) -> None:
+def _claim_folder(folder: Path, recipe: TrainingRecipe) -> None:
     """Write the recipe into a new run folder, or check that it is the same in an old one."""
     folder.mkdir(parents=True, exist_ok=True)
     if check_folder(folder, recipe):

@@ -55,22 +55,20 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """Length and housekeeping of a run.
+class LoopSettings:
+    """Length and housekeeping of a run of ``engine.loop``.
 
     Attributes:
-        passes: scenes shown to the network in all. batch_size: scenes a step, over all processes.
-        prior_steps: of 256 scenes that the ego prior is trained for before all else (no images).
+        passes: samples shown to the network in all. batch_size: samples a step, over all processes.
         workers: processes that decode and augment. threads: of torch on a CPU; 0: its default.
         mixed_precision: ``bf16`` or ``no``.
         checkpoint_minutes: wall time between checkpoints. log_steps: between TensorBoard entries.
-        validate_passes: scenes between validations. validate_scenes: at most so many.
+        validate_passes: samples between validations. validate_scenes: at most so many.
         seed: of weights, order and augmentation.
     """
 
     passes: int = 60_000
     batch_size: int = 32
-    prior_steps: int = 3000
     workers: int = 1
     threads: int = 0
     mixed_precision: str = "bf16"
@@ -81,14 +79,7 @@ class RunSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "passes",
-            "batch_size",
-            "prior_steps",
-            "log_steps",
-            "validate_passes",
-            "validate_scenes",
-        ):
+        for name in ("passes", "batch_size", "log_steps", "validate_passes", "validate_scenes"):
             if getattr(self, name) < 1:
                 raise ContractError(f"run.{name}", getattr(self, name), "at least 1")
         for name in ("workers", "threads", "checkpoint_minutes", "seed"):
@@ -101,6 +92,22 @@ class RunSettings:
     def steps(self) -> int:
         """Optimiser steps of the run."""
         return max(1, self.passes // self.batch_size)
+
+
+@dataclass(frozen=True)
+class RunSettings(LoopSettings):
+    """Length and housekeeping of a planner's run.
+
+    Attributes:
+        prior_steps: of 256 scenes that the ego prior is trained for before all else (no images).
+    """
+
+    prior_steps: int = 3000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prior_steps < 1:
+            raise ContractError("run.prior_steps", self.prior_steps, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -183,12 +190,20 @@ def _numbers(values: Any, types: tuple[Any, ...], place: str) -> tuple[float, ..
 
 
 def load_recipe(name_or_path: str) -> Recipe:
+    """Read a planner's recipe; see ``load_record``."""
+    return load_record(Recipe, name_or_path)
+
+
+def load_record(record: type[Record], name_or_path: str, kind: str = "") -> Record:
     """Read a recipe that comes with the package (by name) or any YAML file (by path).
+
+    Args:
+        record: the dataclass that it describes. kind: sub-folder of ``recipes`` with those by name.
 
     Raises:
         ContractError: no such recipe, or one of its values is not allowed.
     """
-    folder = Path(__file__).parent.parent / "recipes"
+    folder = Path(__file__).parent.parent / "recipes" / kind
     path = folder / f"{name_or_path}.yaml"
     if not path.is_file():
         path = Path(name_or_path)
@@ -199,4 +214,4 @@ def load_recipe(name_or_path: str) -> Recipe:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ContractError(f"recipe {path}", str(error), "valid YAML") from error
-    return build(Recipe, values, path.stem)
+    return build(record, values, path.stem)

@@ -7,11 +7,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from latentvla_training.engine.loop import check_folder, learning_rate, run_training
+from latentvla_training.engine.loop import (
+    check_folder,
+    learning_rate,
+    make_optimizer,
+    run_training,
+)
 from latentvla_training.engine.recipe import (
     OptimizerSettings,
     Recipe,
@@ -68,6 +74,37 @@ def test_resumed_run_equals_uninterrupted_one(recipe: Recipe, tmp_path: Path) ->
         assert torch.equal(first, second)
     steps = [json.loads(line)["step"] for line in (tmp_path / "parts/metrics.jsonl").open()]
     assert steps == [*range(1, 13), 12]
+
+
+class _TwoSpeeds(nn.Module):
+    learning_rate_factors: ClassVar[dict[str, float]] = {"new.": 10.0}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.old, self.new = nn.Linear(3, 1), nn.Linear(3, 1)
+        self.frozen = nn.Linear(3, 1).requires_grad_(False)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"sum": (self.old(batch["x"]) + self.new(batch["x"])).sum()}
+
+
+def test_what_is_new_learns_faster(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = replace(recipe, run=replace(recipe.run, passes=8, validate_passes=8))
+    task = LineTask(recipe)
+    task.module = module = _TwoSpeeds()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    groups = make_optimizer(module, recipe.optimizer).param_groups
+    factors = {id(p): group["learning_rate_factor"] for group in groups for p in group["params"]}
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert [factors[id(p)] for p in module.old.parameters()] == [1.0, 1.0]
+    assert [factors[id(p)] for p in module.new.parameters()] == [10.0, 10.0]
+    assert [decays[id(p)] for p in module.new.parameters()] == [0.01, 0.0]
+    assert not any(id(p) in factors for p in module.frozen.parameters())
+    run_training(task, recipe, tmp_path, progress=False)
+    moved = {name: (value - before[name]).abs() for name, value in module.state_dict().items()}
+    # Adam's first step is as long as the rate, whatever the gradient.
+    assert float(moved["new.bias"]) == pytest.approx(10.0 * float(moved["old.bias"]), rel=1e-3)
+    assert not moved["frozen.weight"].any()
 
 
 def test_folder_of_another_recipe_is_refused(recipe: Recipe, tmp_path: Path) -> None:
