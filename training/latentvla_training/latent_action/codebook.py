@@ -1,0 +1,263 @@
+"""A finished codebook: frozen frame encoder and both stages, in a run's folder or as released.
+
+Released: one safetensors file in half precision and ``manifest.json`` with its sha256, recipe,
+seed, Scenes and figures. Its id names recipe and weights; codes and whatever is trained on them
+carry it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from latentvla_ros.contract import ContractError
+from latentvla_ros.runtime.bundle import sha256_of
+from latentvla_training.data.whole_file import write_whole
+from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.recipe import build
+from latentvla_training.latent_action.dynamics import (
+    EGO,
+    ENVIRONMENT,
+    TRAINING_ONLY,
+    LatentDynamics,
+)
+from latentvla_training.latent_action.frame_encoder import FrameEncoder, freeze
+from latentvla_training.latent_action.settings import DINOV2, CodebookRecipe
+
+WEIGHTS, MANIFEST = "codebook.safetensors", "manifest.json"
+#: In a run's folder: the recipe of all stages, and the frozen frame encoder.
+RECIPE, FRAME_WEIGHTS = "recipe.yaml", "frame_encoder.safetensors"
+
+_FORMAT = "latentvla-codebook-1"
+_FRAMES = "frames"
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """A codebook that encodes frame pairs.
+
+    Attributes:
+        codebook_id: ``<recipe>-<16 hex of the weights' sha256>``; of a run ``<recipe>-<seed>``.
+        recipe: with its seed. encoder: of frames. environment, ego: the frozen stages.
+        manifest: what was written beside the weights; empty for a run.
+    """
+
+    codebook_id: str
+    recipe: CodebookRecipe
+    encoder: FrameEncoder
+    environment: LatentDynamics
+    ego: LatentDynamics
+    manifest: Mapping[str, Any]
+
+
+def released_folder() -> Path:
+    """Return the folder of the codebooks that come with the package, one folder each."""
+    return Path(__file__).resolve().parents[1] / "released" / "codebook"
+
+
+def empty_stage(stage: str, recipe: CodebookRecipe, encoder: FrameEncoder) -> LatentDynamics:
+    """Return the networks of a stage with random weights, for evaluation."""
+    return LatentDynamics(stage, recipe.model, recipe.loss, encoder.grid, encoder.channels)
+
+
+def load_run(folder: Path) -> Codebook:
+    """Return the codebook of a finished run.
+
+    Raises:
+        FileNotFoundError: the folder holds no run, or one that is not finished.
+        ContractError: a file is damaged.
+    """
+    from safetensors.torch import load_file
+
+    recipe = run_recipe(folder)
+    path = folder / FRAME_WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: stage 0 is not done; give codebook train again")
+    encoder = FrameEncoder(recipe.frames)
+    _fill(encoder, load_file(path), _frames_kept_elsewhere(recipe))
+    encoder.eval().requires_grad_(False)
+    stages = [load_stage(folder, name, recipe, encoder) for name in (ENVIRONMENT, EGO)]
+    return Codebook(f"{recipe.name}-{recipe.seed}", recipe, encoder, stages[0], stages[1], {})
+
+
+def run_recipe(folder: Path) -> CodebookRecipe:
+    """Return the recipe of a run.
+
+    Raises:
+        FileNotFoundError: there is no run.
+    """
+    path = folder / RECIPE
+    if not path.is_file():
+        raise FileNotFoundError(f"no codebook run in {folder}; see latentvla-train codebook train")
+    return build(CodebookRecipe, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+
+
+def load_stage(
+    folder: Path, stage: str, recipe: CodebookRecipe, encoder: FrameEncoder
+) -> LatentDynamics:
+    """Return a finished stage of a run, frozen.
+
+    Raises:
+        FileNotFoundError: it is not trained to its end.
+    """
+    state = load_checkpoint(folder / stage)
+    if state is None or int(state["step"]) < recipe.stage(stage).run.steps:
+        raise FileNotFoundError(f"{folder}: stage {stage} is not done; give codebook train again")
+    module = empty_stage(stage, recipe, encoder)
+    module.load_state_dict(state["averaged"])
+    freeze(module)
+    return module.to(encoder.centre.device)
+
+
+def save_frame_encoder(folder: Path, encoder: FrameEncoder) -> None:
+    """Keep the frozen frame encoder of a run."""
+    from safetensors.torch import save
+
+    own = encoder.settings.encoder != DINOV2
+    kept = {
+        name: value.cpu().contiguous()
+        for name, value in encoder.state_dict().items()
+        if own or not name.startswith("trunk.")
+    }
+    write_whole(folder / FRAME_WEIGHTS, save(kept))
+
+
+def release(codebook: Codebook, folder: Path, about: Mapping[str, Any]) -> Path:
+    """Write a codebook for release; returns the folder.
+
+    Args:
+        about: figures and provenance for the manifest.
+
+    Raises:
+        ContractError: its codes are not of the shape that later work is made for.
+        OSError: it cannot be written.
+    """
+    from safetensors.torch import save
+
+    codebook.recipe.model.check_vocabulary()
+    parts = {_FRAMES: codebook.encoder, ENVIRONMENT: codebook.environment, EGO: codebook.ego}
+    left_out = (f"{_FRAMES}.trunk.",) if _frames_kept_elsewhere(codebook.recipe) else ("\0",)
+    weights = {
+        f"{part}.{name}": _half(value.detach().cpu()).contiguous()
+        for part, module in parts.items()
+        for name, value in module.state_dict().items()
+        if not name.endswith(TRAINING_ONLY) and not f"{part}.{name}".startswith(left_out)
+    }
+    write_whole(folder / WEIGHTS, save(weights))
+    digest = sha256_of(folder / WEIGHTS)
+    manifest = {
+        "format": _FORMAT,
+        "codebook_id": f"{codebook.recipe.name}-{digest[:16]}",
+        "sha256": digest,
+        "recipe": asdict(codebook.recipe),
+        "seed": codebook.recipe.seed,
+        "frame_encoder": codebook.encoder.identity(),
+        **about,
+    }
+    write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    return folder
+
+
+def load_codebook(name_or_path: str | Path = "nano") -> Codebook:
+    """Load a released codebook by its name, or one of any folder, and verify it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ContractError: hash, format or a shape is not what its manifest says; both are named.
+    """
+    from safetensors.torch import load_file
+
+    folder = released_folder() / str(name_or_path)
+    if not (folder / MANIFEST).is_file():
+        folder = Path(name_or_path)
+    manifest = _read_manifest(folder)
+    found = sha256_of(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "no such file"
+    if found != manifest["sha256"]:
+        raise ContractError(f"{folder / WEIGHTS} sha256", found, manifest["sha256"])
+    values = json.loads(json.dumps(manifest["recipe"]))
+    recipe = build(CodebookRecipe, values, str(folder / MANIFEST))
+    weights = load_file(folder / WEIGHTS)  # taken up in single precision
+    encoder = FrameEncoder(recipe.frames)
+    modules: dict[str, nn.Module] = {
+        _FRAMES: encoder,
+        ENVIRONMENT: empty_stage(ENVIRONMENT, recipe, encoder),
+        EGO: empty_stage(EGO, recipe, encoder),
+    }
+    for part, module in modules.items():
+        own = {
+            name.removeprefix(f"{part}."): value
+            for name, value in weights.items()
+            if name.startswith(f"{part}.")
+        }
+        _fill(module, own, _frames_kept_elsewhere(recipe) if part == _FRAMES else ())
+        module.eval().requires_grad_(False)
+    if encoder.identity() != manifest["frame_encoder"]:
+        raise ContractError(
+            f"frame encoder {recipe.frames.pretrained or recipe.frames.encoder}",
+            encoder.identity(),
+            f"{manifest['frame_encoder']}, that {manifest['codebook_id']} was trained on",
+        )
+    if torch.cuda.is_available():
+        for module in modules.values():
+            module.cuda()
+    environment, ego = modules[ENVIRONMENT], modules[EGO]
+    assert isinstance(environment, LatentDynamics) and isinstance(ego, LatentDynamics)
+    return Codebook(manifest["codebook_id"], recipe, encoder, environment, ego, manifest)
+
+
+def _half(value: Tensor) -> Tensor:
+    return value.to(torch.float16) if value.is_floating_point() else value
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        shipped = sorted(entry.parent.name for entry in released_folder().glob(f"*/{MANIFEST}"))
+        raise FileNotFoundError(
+            f"no codebook in {folder}; one of {shipped}, or make one with codebook release"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        known = {name: manifest[name] for name in ("format", "sha256", "codebook_id", "recipe")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ContractError(str(path), repr(error), "a manifest of codebook release") from error
+    if known["format"] != _FORMAT:
+        raise ContractError(f"{path} format", known["format"], _FORMAT)
+    return dict(manifest)
+
+
+def _frames_kept_elsewhere(recipe: CodebookRecipe) -> tuple[str, ...]:
+    """Return the beginnings of weights that a codebook does not carry: of a public DINOv2."""
+    return ("trunk.",) if recipe.frames.encoder == DINOV2 else ()
+
+
+def _fill(module: nn.Module, weights: Mapping[str, Tensor], elsewhere: tuple[str, ...]) -> None:
+    """Load weights; what only training uses may be absent.
+
+    Raises:
+        ContractError: a weight is absent, of another shape, or not the module's.
+    """
+    try:
+        missing, unexpected = module.load_state_dict(dict(weights), strict=False)
+    except RuntimeError as error:
+        found = " ".join(str(error).split())[:300]
+        raise ContractError("codebook weights", found, "those of its own recipe") from error
+    lacking = [
+        name
+        for name in missing
+        if not name.endswith(TRAINING_ONLY) and not name.startswith(elsewhere or ("\0",))
+    ]
+    if lacking or unexpected:
+        raise ContractError(
+            "codebook weights", [*lacking, *unexpected][:3], "exactly those of its recipe"
+        )
+    for name, value in module.named_buffers():
+        if name.endswith("initted"):
+            value.fill_(True)

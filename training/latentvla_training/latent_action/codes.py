@@ -1,0 +1,156 @@
+"""The latent codes of a split's Scenes: what the codebook hands to the teacher and to later work.
+
+Codes belong to one codebook and to one set of Scenes, and say so; others are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentvla_ros.contract import ContractError
+from latentvla_training.data.shards import read_shard_info
+from latentvla_training.data.whole_file import write_whole
+
+#: Of each transition, seconds after t0: earlier and later frame (method.md 3.2).
+TRANSITIONS_S = ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0))
+#: Codes of each kind for one transition.
+CODES_PER_TRANSITION = 4
+#: Entries of a codebook.
+CODEBOOK_SIZE = 16
+#: Stands where a transition has a frame missing.
+MISSING = -1
+
+_FORMAT = "latentvla-codes-1"
+
+
+@dataclass(frozen=True)
+class LatentCodes:
+    """Codes of the Scenes of one split, in the order of the split's ``ShardReader``.
+
+    Attributes:
+        split: its name, or the folder of its shards.
+        codebook_id: ``<recipe>-<first 16 hex of the sha256 of the released weights>``.
+        scenes_id: ``scenes_identity`` of the split's shards.
+        tokens: (N,) Scene tokens.
+        environment, ego: (N, 3, 4) int8 codes of the transitions (0, 1), (1, 2), (2, 4) s;
+            ``MISSING`` where one of the two frames is missing.
+
+    Raises:
+        ContractError: shapes or values that are no codes.
+    """
+
+    split: str
+    codebook_id: str
+    scenes_id: str
+    tokens: NDArray[np.str_]
+    environment: NDArray[np.int8]
+    ego: NDArray[np.int8]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.tokens), len(TRANSITIONS_S), CODES_PER_TRANSITION)
+        for name in ("environment", "ego"):
+            codes = getattr(self, name)
+            if codes.shape != shape or codes.dtype != np.int8:
+                found = f"{codes.dtype} {codes.shape}"
+                raise ContractError(f"codes.{name}", found, f"int8 {shape}")
+            if codes.size and not (codes.min() >= MISSING and codes.max() < CODEBOOK_SIZE):
+                found = f"{codes.min()} to {codes.max()}"
+                raise ContractError(f"codes.{name}", found, f"-1 to {CODEBOOK_SIZE - 1}")
+        if not ((self.ego >= 0) == self.mask[..., None]).all() or not np.array_equal(
+            self.environment >= 0, self.ego >= 0
+        ):
+            raise ContractError("codes", "partly missing", "a transition whole or missing")
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(N, 3) whether a transition is whole."""
+        return np.asarray((self.ego >= 0).all(axis=-1))
+
+    @property
+    def sequence(self) -> NDArray[np.int8]:
+        """(N, 12) ego codes, transition-major: what the teacher predicts."""
+        return self.ego.reshape(len(self.tokens), -1)
+
+
+class Shards(Protocol):
+    """What has shards in an order: a ``ShardReader``, or several together."""
+
+    @property
+    def paths(self) -> Sequence[Path]: ...
+
+
+def scenes_identity(reader: Shards) -> str:
+    """Return the identity of the Scenes of a reader: 16 hex over its shards' names and contents.
+
+    Raises:
+        ContractError: a shard has no readable footer.
+    """
+    digest = hashlib.sha256(b"latentvla scenes of a split")
+    for path in reader.paths:
+        info = read_shard_info(path)
+        if info is None:
+            raise ContractError(f"shard {path}", "no readable footer", "a whole shard")
+        digest.update(f"\0{info.name}\0{info.content_sha256}".encode())
+    return digest.hexdigest()[:16]
+
+
+def save_codes(path: Path, codes: LatentCodes) -> None:
+    """Write codes to one safetensors file, which appears under its name only when it is whole.
+
+    Raises:
+        OSError: it cannot be written (a full disk); what was there before stays.
+    """
+    from safetensors.numpy import save
+
+    about = {
+        "format": _FORMAT,
+        "split": codes.split,
+        "codebook_id": codes.codebook_id,
+        "scenes_id": codes.scenes_id,
+        "tokens": json.dumps([str(token) for token in codes.tokens]),
+    }
+    content = save({"environment": codes.environment, "ego": codes.ego}, about)
+    write_whole(path, content)
+
+
+def load_codes(
+    path: Path, codebook_id: str | None = None, scenes_id: str | None = None
+) -> LatentCodes:
+    """Read codes, of the codebook and the Scenes that are asked for (None: of any).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ContractError: it is damaged, or of another codebook or other Scenes; names both.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no codes at {path}; make them with latentvla-train codebook")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = dict(file.metadata() or {})
+            environment, ego = file.get_tensor("environment"), file.get_tensor("ego")
+            tokens = _tokens(about)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ContractError(f"codes {path}", str(error), "a whole codes file") from error
+    if about.get("format") != _FORMAT:
+        raise ContractError(f"codes {path} format", about.get("format"), _FORMAT)
+    for name, wanted in (("codebook_id", codebook_id), ("scenes_id", scenes_id)):
+        if wanted is not None and about[name] != wanted:
+            raise ContractError(f"codes {path} {name}", about[name], wanted)
+    return LatentCodes(
+        about["split"], about["codebook_id"], about["scenes_id"], tokens, environment, ego
+    )
+
+
+def _tokens(about: dict[str, str]) -> NDArray[np.str_]:
+    tokens: Sequence[str] = json.loads(about["tokens"])
+    return np.asarray(tokens, dtype=np.str_)

@@ -1,0 +1,155 @@
+"""``latentvla-train codebook``: train a codebook, release it, encode Scenes, report on it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from latentvla_ros.contract import ContractError
+
+#: The checkout's folder of codebook runs.
+_RUNS = Path(__file__).resolve().parents[3] / "runs" / "codebook"
+_DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "latent_actions.md"
+
+
+def run_folder(name_or_path: str) -> Path:
+    """Return the folder of a codebook's run given by name or path."""
+    path = Path(name_or_path)
+    return path if path.name != name_or_path else _RUNS / name_or_path
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train all stages of a codebook; the same command again continues an interrupted run.
+
+    Stage 0 (frames) is self-supervised on unlabelled front frames, stage 1 (environment) and stage
+    2 (ego) on frame pairs and odometry. No language, map or box label is read.
+    """
+
+    recipe: str = "nano"
+    """Name of a shipped recipe, or a YAML file."""
+    run: str = ""
+    """Name below runs/codebook/, or a folder; RECIPE-sSEED by default."""
+    seed: int | None = None
+    """Of all stages; the recipe's own by default."""
+    processes: int = 1
+    """Processes, each with a share of every batch (GPUs, or CPU cores)."""
+    controls: bool = False
+    """Also train the controls of the report: codes in one stage, and a continuous bottleneck."""
+
+    def __call__(self) -> int:
+        from latentvla_training.data.shards import split_shards
+        from latentvla_training.engine.launch import launch, needs_launch
+        from latentvla_training.engine.loop import check_folder
+        from latentvla_training.latent_action.settings import load_codebook_recipe
+
+        if self.processes < 1:
+            raise ContractError("--processes", self.processes, "at least 1")
+        recipe = load_codebook_recipe(self.recipe)
+        if self.seed is not None:
+            recipe = replace(recipe, seed=self.seed)
+        for split in (recipe.data.train_split, recipe.data.val_split):
+            split_shards(split)  # what is wrong is said once, before processes start
+        folder = run_folder(self.run or f"{recipe.name}-s{recipe.seed}")
+        check_folder(folder, recipe)
+        if needs_launch(self.processes):
+            return launch(sys.argv[1:], self.processes)
+        from latentvla_training.latent_action.training import CodebookTraining
+
+        CodebookTraining(recipe, folder).run(self.controls)
+        print(f"{folder}: done")
+        return 0
+
+
+@dataclass(frozen=True)
+class Release:
+    """Write the codebook of a finished run in half precision, with its manifest."""
+
+    run: str = "nano-s0"
+    """Name below runs/codebook/, or a folder."""
+    out: Path | None = None
+    """Folder of the codebook; by default it goes among those that ship, under its recipe's name."""
+
+    def __call__(self) -> int:
+        from latentvla_training.latent_action.release import release_run
+
+        codebook = release_run(run_folder(self.run), self.out)
+        print(codebook.codebook_id)
+        return 0
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Write the latent codes of splits, for the teacher and the oracle gate."""
+
+    codebook: str = "nano"
+    """Name of a released codebook, or a folder."""
+    split: tuple[str, ...] = ("train", "val", "test", "longtail", "ood")
+    """Which splits; those that are not there are an error."""
+
+    def __call__(self) -> int:
+        from latentvla_training.data.shards import split_shards
+        from latentvla_training.engine.launch import launch, needs_launch
+        from latentvla_training.latent_action.codebook import load_codebook
+        from latentvla_training.latent_action.encoding import encode_split
+
+        codebook = load_codebook(self.codebook)
+        for split in self.split:
+            split_shards(split)
+        if needs_launch(1):
+            return launch(sys.argv[1:], 1)
+        for split in self.split:
+            path, made = encode_split(codebook, split)
+            print(f"{path}: {'made' if made else 'was there'}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Judge runs of one recipe on unseen networks and write docs/latent_actions.md.
+
+    Exit status 0: every run passes the gates of its codes.
+    """
+
+    runs: tuple[str, ...] = ("nano-s0",)
+    """Names below runs/codebook/, or folders: seeds of one recipe. The first is explained."""
+    json: Path | None = None
+    """Write the figures here."""
+    out: Path | None = _DOCUMENT
+    """The Markdown file; the page of pictures goes beside it."""
+    train_shards: int = 80
+    """Training shards that probes are fitted on, at most."""
+
+    def __call__(self) -> int:
+        from latentvla_training.engine.launch import launch, needs_launch
+        from latentvla_training.latent_action.codebook import run_recipe
+        from latentvla_training.latent_action.report import make_report
+
+        if self.train_shards < 1:
+            raise ContractError("--train-shards", self.train_shards, "at least 1")
+        folders = [run_folder(name) for name in self.runs]
+        for folder in folders:
+            run_recipe(folder)
+        if needs_launch(1):
+            return launch(sys.argv[1:], 1)
+        result = make_report(folders, self.train_shards, self.json, self.out)
+        for figures, passed in zip(result["runs"], result["gates"], strict=True):
+            for name, done in passed.items():
+                print(f"seed {figures['seed']}: {name}: {'passed' if done else 'NOT passed'}")
+        return 0 if all(all(passed.values()) for passed in result["gates"]) else 1
+
+
+Codebook = Annotated[
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Release, tyro.conf.subcommand("release")]
+    | Annotated[Encode, tyro.conf.subcommand("encode")]
+    | Annotated[Report, tyro.conf.subcommand("report")],
+    tyro.conf.subcommand(
+        "codebook",
+        description="Latent actions: train and release a codebook, encode splits, judge the codes.",
+    ),
+]

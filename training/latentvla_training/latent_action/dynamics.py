@@ -1,0 +1,198 @@
+"""One stage of the codebook: encoder, bottleneck and decoder, and what they are conditioned on.
+
+Stage 1 is told the driven trajectory and the ego state, so that its codes need not say them and are
+left with the *environment*. Stage 2 is told the codes of stage 1, which is frozen, and nothing that
+was driven: what is left for its codes is the *ego*. Controls: one stage that is told nothing, and
+stage 2 with a continuous bottleneck.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from latentvla_ros.contract import ContractError
+from latentvla_training.latent_action.bottleneck import Bottleneck, Encoded
+from latentvla_training.latent_action.networks import ForwardDynamics, InverseDynamics, Patches
+from latentvla_training.latent_action.pairs import STATE_WIDTH, TRAJECTORY_POINTS
+from latentvla_training.latent_action.settings import DynamicsLoss, DynamicsSettings
+
+ENVIRONMENT, EGO = "environment", "ego"
+ONE_STAGE, CONTINUOUS = "one_stage", "continuous"
+#: Controls of ``latentvla-train codebook report``.
+CONTROLS = (ONE_STAGE, CONTINUOUS)
+
+#: What of a stage's weights only its training uses.
+TRAINING_ONLY = ("embed_avg", "cluster_size", "initted", "bottleneck.steps")
+
+Batch = dict[str, Tensor]
+
+
+class DrivenCondition(nn.Module):
+    """Two tokens that say what was driven: the trajectory and the ego state before it."""
+
+    count = 2
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.trajectory = _two_layers(3 * TRAJECTORY_POINTS, width)
+        self.state = _two_layers(STATE_WIDTH, width)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return (B, 2, D) of ``trajectory`` (B, 15) and ``state`` (B, 16)."""
+        parts = [self.trajectory(batch["trajectory"]), self.state(batch["state"])]
+        return torch.stack(parts, dim=1)
+
+
+class CodeCondition(nn.Module):
+    """One token for each environment code of ``environment`` (B, codes)."""
+
+    def __init__(self, settings: DynamicsSettings) -> None:
+        super().__init__()
+        self.count = settings.codes
+        entries = settings.codebook_size * settings.codes
+        self.embed = nn.Embedding(entries, settings.width)
+        self.first = settings.codebook_size
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return (B, codes, D); a code means something else at every position."""
+        position = torch.arange(self.count, device=batch["environment"].device)
+        tokens: Tensor = self.embed(batch["environment"] + self.first * position)
+        return tokens
+
+
+class NoCondition(nn.Module):
+    """No tokens."""
+
+    count = 0
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return (B, 0, D)."""
+        return batch["earlier"].new_zeros(len(batch["earlier"]), 0, self.width)
+
+
+def _two_layers(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, width))
+
+
+class LatentDynamics(nn.Module):
+    """Inverse and forward dynamics of one stage.
+
+    Args:
+        stage: ``environment``, ``ego``, or a control. settings, loss: of the recipe.
+        grid, channels: of the frame encoder's features.
+        steps, batch_size: of the run, which decide when entries of the codebook are revived.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        settings: DynamicsSettings,
+        loss: DynamicsLoss,
+        grid: tuple[int, int],
+        channels: int,
+        steps: int = 0,
+        batch_size: int = 0,
+    ) -> None:
+        super().__init__()
+        if grid[0] % settings.patch or grid[1] % settings.patch:
+            raise ContractError("model.patch", settings.patch, f"a divisor of the places {grid}")
+        self.stage, self.settings, self.loss = stage, settings, loss
+        self.condition = make_condition(stage, settings)
+        patches = Patches(grid, settings.patch)
+        self.encoder = InverseDynamics(settings, patches, channels, self.condition.count)
+        self.bottleneck = Bottleneck(
+            settings,
+            loss,
+            stage == CONTINUOUS,
+            int(loss.revive_until * steps),
+            batch_size * settings.codes,
+        )
+        self.decoder = ForwardDynamics(settings, patches, channels)
+        self.motion: nn.Module | None = None
+        if stage != ENVIRONMENT and loss.ego_motion > 0:
+            width = settings.codes * settings.code_width
+            self.motion = nn.Sequential(
+                nn.Linear(width, settings.width), nn.GELU(), nn.Linear(settings.width, 3)
+            )
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Return the codes of pairs ``earlier``, ``later`` (B, places, C), ``interval`` (B,)."""
+        condition = self.condition(batch)
+        vectors = self.encoder(batch["earlier"], batch["later"], batch["interval"], condition)
+        encoded: Encoded = self.bottleneck(vectors, batch["interval"])
+        return encoded
+
+    def decode(self, batch: Batch, vectors: Tensor) -> Tensor:
+        """Return predicted features (B, places, C) of the later frame."""
+        condition = self.condition(batch)
+        predicted: Tensor = self.decoder(batch["earlier"], vectors, batch["interval"], condition)
+        return predicted
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted losses of a batch of pairs."""
+        encoded = self.encode(batch)
+        predicted = self.decode(batch, encoded.vectors).float()
+        losses = {
+            "features": change_weighted_error(
+                predicted, batch["earlier"], batch["later"], self.loss
+            ),
+            "commitment": encoded.commitment,
+            "redundancy": self.loss.decorrelation * encoded.redundancy,
+        }
+        if self.motion is not None:
+            found = self.motion(encoded.vectors.flatten(1)).float()
+            error = nn.functional.smooth_l1_loss(found, batch["motion"])
+            losses["ego_motion"] = self.loss.ego_motion * error
+        return losses
+
+
+def weights_hash(module: nn.Module, leave_out: tuple[str, ...] = ()) -> str:
+    """Return 16 hex over the weights of a module, but those whose name ends with ``leave_out``."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if not name.endswith(leave_out or ("\0",)):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def make_condition(stage: str, settings: DynamicsSettings) -> nn.Module:
+    """Return what a stage is told; DynamicsSettings decide its size."""
+    if stage == ENVIRONMENT:
+        return DrivenCondition(settings.width)
+    if stage == ONE_STAGE:
+        return NoCondition(settings.width)
+    return CodeCondition(settings)
+
+
+def change_weights(earlier: Tensor, later: Tensor, loss: DynamicsLoss) -> Tensor:
+    """Return weights (B, places), one on average, that grow with how much a place changes."""
+    change = (later - earlier).square().mean(dim=-1)
+    relative = (change / change.mean().clamp(min=1e-6)).clamp(max=loss.largest_change)
+    weights = (1.0 - loss.change) + loss.change * relative
+    return weights / weights.mean().clamp(min=1e-6)
+
+
+def change_weighted_error(
+    predicted: Tensor, earlier: Tensor, later: Tensor, loss: DynamicsLoss
+) -> Tensor:
+    """Return the mean squared error of features (B, places, C), weighted by change.
+
+    Copying the earlier frame makes the plain error small; where nothing changes there is nothing to
+    learn (experiments.md section 5).
+    """
+    weights = change_weights(earlier, later, loss)
+    return (weights * (predicted - later).square().mean(dim=-1)).mean()
+
+
+def gain_over_copy(predicted: Tensor, earlier: Tensor, later: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sums of squared errors of the prediction and of the copied earlier frame, (B,)."""
+    error = (predicted - later).square().sum(dim=(1, 2))
+    return error, (earlier - later).square().sum(dim=(1, 2))

@@ -1,0 +1,266 @@
+"""What the codes of one run say, judged on networks that it never saw.
+
+Probes are fitted on training networks. Maps, lights and road users serve to judge, never to train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from latentvla_training.data.shards import ShardReader, load_split
+from latentvla_training.latent_action.codebook import Codebook, load_run, load_stage
+from latentvla_training.latent_action.codes import scenes_identity
+from latentvla_training.latent_action.dynamics import (
+    CONTINUOUS,
+    EGO,
+    ENVIRONMENT,
+    ONE_STAGE,
+    LatentDynamics,
+    change_weights,
+)
+from latentvla_training.latent_action.encoding import BATCH, pair_codes, pair_latents
+from latentvla_training.latent_action.feature_store import ensure_features
+from latentvla_training.latent_action.motion_probes import (
+    AgentQuestion,
+    EgoQuestion,
+    agent_question,
+    ego_question,
+)
+from latentvla_training.latent_action.motion_reader import MotionReader, fit_motion_reader
+from latentvla_training.latent_action.pairs import MOTION_SCALE, find_pairs
+from latentvla_training.latent_action.probes import F64, one_hot, partial_r2
+from latentvla_training.latent_action.scene_set import SceneSet
+from latentvla_training.latent_action.stages import PairData, perplexity
+
+SHUFFLED = "shuffled"
+#: What answers the probes, in the order of the report.
+SOURCES = (EGO, ENVIRONMENT, ONE_STAGE, SHUFFLED, CONTINUOUS)
+
+#: At least so much perplexity, overall and at every position (experiments.md section 5).
+LEAST_PERPLEXITY, LEAST_POSITION_PERPLEXITY = 8.0, 4.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Scenes of training networks to fit on and of others to judge on, asked once for all runs."""
+
+    scenes: dict[str, SceneSet]
+
+    @classmethod
+    def open(cls, train_shards: int, splits: Sequence[str] = ("test", "val")) -> Evidence:
+        """Open at most ``train_shards`` shards of the training split, evenly chosen, and others."""
+        paths = load_split("train").paths
+        chosen = np.unique(np.linspace(0, len(paths) - 1, min(train_shards, len(paths))))
+        fitted = ShardReader([paths[int(index)] for index in chosen], cached_shards=4)
+        judged = [load_split(split, cached_shards=4) for split in splits]
+        return cls({"train": SceneSet([fitted]), "judged": SceneSet(judged)})
+
+    def identity(self) -> dict[str, str]:
+        """Return which Scenes these are."""
+        return {name: scenes_identity(scenes) for name, scenes in self.scenes.items()}
+
+
+class RunEvidence:
+    """The evidence of one run: pairs and codes of both sets of Scenes, computed once."""
+
+    def __init__(self, evidence: Evidence, run: Path, progress: bool = True) -> None:
+        self.evidence, self.run, self.progress = evidence, run, progress
+        self.codebook: Codebook = load_run(run)
+        self.data: dict[str, PairData] = {}
+        for name, scenes in evidence.scenes.items():
+            pairs = find_pairs(scenes, self.codebook.recipe.model)
+            features = ensure_features(self.codebook.encoder, scenes, progress=progress)
+            data = PairData(pairs, features)
+            codes = pair_codes(self.codebook.environment, data, progress)
+            self.data[name] = replace(data, environment=codes)
+        sets = evidence.scenes
+        self.ego: dict[str, EgoQuestion] = {
+            name: ego_question(sets[name], self.data[name].pairs) for name in sets
+        }
+        self.agents: dict[str, AgentQuestion] = {
+            name: agent_question(sets[name], self.data[name].pairs) for name in sets
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """Return all figures of the run."""
+        recipe = self.codebook.recipe
+        found: dict[str, Any] = {
+            "recipe": recipe.name,
+            "seed": recipe.seed,
+            "ego_motion_weight": recipe.loss.ego_motion,
+            "scenes": self.evidence.identity(),
+            "counts": {
+                name: {
+                    "pairs": len(self.data[name].pairs),
+                    "ego_probe": len(self.ego[name].data),
+                    "agent_probe": len(self.agents[name].data),
+                }
+                for name in self.data
+            },
+            "stages": {},
+            "ego_probe": {},
+            "agent_probe": {},
+        }
+        for name, stage in self.stages():
+            found["stages"][name] = self._stage_figures(stage)
+            for source, inputs in self._inputs(name, stage):
+                found["ego_probe"][source] = self._ego_probe(inputs)
+                found["agent_probe"][source] = self._agent_probe(inputs)
+        found["swap"] = self._swap_test()
+        return found
+
+    def stages(self) -> Iterator[tuple[str, LatentDynamics]]:
+        """Yield the stages that the run has; controls may be absent."""
+        codebook = self.codebook
+        yield ENVIRONMENT, codebook.environment
+        yield EGO, codebook.ego
+        for name in (ONE_STAGE, CONTINUOUS):
+            if (self.run / name).is_dir():
+                yield name, load_stage(self.run, name, codebook.recipe, codebook.encoder)
+
+    @torch.inference_mode()
+    def _stage_figures(self, stage: LatentDynamics) -> dict[str, Any]:
+        """Return perplexities, and gains over copying the earlier frame, on unseen networks."""
+        data, size = self.data["judged"], stage.settings.codebook_size
+        codes = []
+        sums = np.zeros(4)  # error, copy; both weighted by change
+        for _, batch in data.batches(BATCH):
+            encoded = stage.encode(batch)
+            predicted = stage.decode(batch, encoded.vectors)
+            weights = change_weights(batch["earlier"], batch["later"], stage.loss)
+            errors = (predicted - batch["later"]).square().mean(dim=-1)
+            copies = (batch["earlier"] - batch["later"]).square().mean(dim=-1)
+            sums += [
+                float(value.sum()) for value in (errors, copies, weights * errors, weights * copies)
+            ]
+            codes.append(encoded.codes.numpy())
+        used = np.concatenate(codes)
+        figures: dict[str, Any] = {
+            "gain_over_copy": 1.0 - sums[0] / sums[1],
+            "gain_over_copy_weighted": 1.0 - sums[2] / sums[3],
+        }
+        if used.min() >= 0:
+            figures["perplexity"] = perplexity(used, size)
+            figures["position_perplexity"] = [
+                perplexity(used[:, place], size) for place in range(used.shape[1])
+            ]
+        return figures
+
+    def _inputs(self, name: str, stage: LatentDynamics) -> Iterator[tuple[str, dict[str, F64]]]:
+        """Yield what a probe reads of every pair, by source: codes one-hot, or vectors."""
+        found = {}
+        for part, data in self.data.items():
+            codes, vectors = pair_latents(stage, data, self.progress)
+            continuous = stage.bottleneck.quantizer is None
+            found[part] = (
+                vectors.reshape(len(vectors), -1).astype(np.float64)
+                if continuous
+                else one_hot(codes, stage.settings.codebook_size)
+            )
+        yield name, found
+        if name == EGO:
+            yield (
+                SHUFFLED,
+                {
+                    part: inputs[np.random.default_rng(0).permutation(len(inputs))]
+                    for part, inputs in found.items()
+                },
+            )
+
+    def _ego_probe(self, inputs: dict[str, F64]) -> dict[str, Any]:
+        """Return partial R2 of (delta v, delta yaw) of every transition from all codes."""
+        read = {
+            part: inputs[part][question.pairs].reshape(len(question.pairs), -1)
+            for part, question in self.ego.items()
+        }
+        share = partial_r2(
+            self.ego["train"].data, self.ego["judged"].data, read["train"], read["judged"]
+        )
+        return {
+            "delta_v": share[0::2].tolist(),
+            "delta_yaw": share[1::2].tolist(),
+            "mean": float(share.mean()),
+        }
+
+    def _agent_probe(self, inputs: dict[str, F64]) -> dict[str, Any]:
+        """Return partial R2 of a road user's displacement (x, y) from the first transition."""
+        read = {part: inputs[part][question.pairs] for part, question in self.agents.items()}
+        share = partial_r2(
+            self.agents["train"].data, self.agents["judged"].data, read["train"], read["judged"]
+        )
+        return {"x": float(share[0]), "y": float(share[1]), "mean": float(share.mean())}
+
+    def _swap_test(self) -> dict[str, Any]:
+        """Swap ego codes between Scenes and read the motion off what the decoder predicts then.
+
+        Returns:
+            correlations, for x and yaw, of (read after the swap - read before) with (true motion of
+            the other Scene - own); share of swaps that move x the right way, of those whose true
+            motions differ by more than 2 m; how well the reader itself reads true pairs (R2).
+        """
+        encoder, judged = self.codebook.encoder, self.data["judged"]
+        fitted = np.flatnonzero(self.data["train"].pairs.interval == 0)
+        reader = fit_motion_reader(self.data["train"], fitted, encoder.grid, encoder.channels)
+        chosen = np.flatnonzero(judged.pairs.interval == 0)
+        partner = np.random.default_rng(0).permutation(chosen)
+        read = _read_swaps(self.codebook.ego, judged, reader, chosen, partner)
+        moved = read["swapped"] - read["own"]
+        wanted = read["partner_true"] - read["true"]
+        far = np.abs(wanted[:, 0]) > 2.0 / MOTION_SCALE[0]
+        right = np.sign(moved[far, 0]) == np.sign(wanted[far, 0])
+        spread = ((read["true"] - read["true"].mean(axis=0)) ** 2).sum(axis=0)
+        reader_r2 = 1.0 - ((read["pair"] - read["true"]) ** 2).sum(axis=0) / spread
+        return {
+            "correlation_x": float(np.corrcoef(moved[:, 0], wanted[:, 0])[0, 1]),
+            "correlation_yaw": float(np.corrcoef(moved[:, 2], wanted[:, 2])[0, 1]),
+            "right_way_x": float(right.mean()) if far.any() else float("nan"),
+            "swaps": len(chosen),
+            "reader_r2": {"x": float(reader_r2[0]), "yaw": float(reader_r2[2])},
+        }
+
+
+@torch.inference_mode()
+def _read_swaps(
+    ego: LatentDynamics,
+    data: PairData,
+    reader: MotionReader,
+    chosen: NDArray[np.int64],
+    partner: NDArray[np.int64],
+) -> dict[str, NDArray[np.float32]]:
+    """Return scaled motions (n, 3): true, read off true pairs, predictions and swapped ones."""
+    found: dict[str, list[NDArray[np.float32]]] = {
+        name: [] for name in ("true", "partner_true", "pair", "own", "swapped")
+    }
+    for start in range(0, len(chosen), BATCH):
+        batch = data.batch(chosen[start : start + BATCH])
+        other = data.batch(partner[start : start + BATCH])
+        own = ego.decode(batch, ego.encode(batch).vectors)
+        swapped = ego.decode(batch, ego.encode(other).vectors)
+        found["true"].append(batch["motion"].numpy())
+        found["partner_true"].append(other["motion"].numpy())
+        for name, later in (("pair", batch["later"]), ("own", own), ("swapped", swapped)):
+            found[name].append(reader(batch["earlier"], later).numpy())
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def gates(figures: dict[str, Any]) -> dict[str, bool]:
+    """Return which of the codebook's gates a run passes."""
+    stages = figures["stages"]
+    passed = {
+        f"perplexity of {name} codes": stages[name]["perplexity"] >= LEAST_PERPLEXITY
+        and min(stages[name]["position_perplexity"]) >= LEAST_POSITION_PERPLEXITY
+        for name in (EGO, ENVIRONMENT)
+    }
+    ego, agents = figures["ego_probe"], figures["agent_probe"]
+    passed["ego codes win the ego probe"] = ego[EGO]["mean"] > ego[ENVIRONMENT]["mean"]
+    passed["environment codes win the agent probe"] = (
+        agents[ENVIRONMENT]["mean"] > agents[EGO]["mean"]
+    )
+    return passed

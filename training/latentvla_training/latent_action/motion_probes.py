@@ -1,0 +1,130 @@
+"""What the probes ask: how the ego's motion changes, and how a road user nearby moves.
+
+Labels of the world serve here to judge a codebook; no stage of its training reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentvla_ros.geometry import se2
+from latentvla_training.latent_action.pairs import Pairs
+from latentvla_training.latent_action.probes import F64, ProbeData
+from latentvla_training.latent_action.scene_set import SceneSet
+
+#: A road user within this distance and this far from straight ahead is seen (60-degree camera).
+AGENT_RANGE_M, HALF_VIEW_RAD = 40.0, np.radians(28.0)
+
+
+def known_at_t0(scenes: SceneSet, rows: NDArray[np.int64]) -> F64:
+    """Return speed, yaw rate and command (n, 5) of Scenes: what was known without any code."""
+    dynamics = scenes.column("ego_dynamics")[rows]
+    command = scenes.column("command")[rows][:, :3]
+    return np.concatenate([dynamics[:, [0, 2]], command], axis=1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class EgoQuestion:
+    """Scenes whose transitions are all whole, and how the ego's motion changes in each.
+
+    Attributes:
+        rows: (n,) of the Scenes. pairs: (n, K) of each. data: targets are delta v (m/s) and delta
+            yaw (rad) of every transition, transition-major (n, 2 K).
+    """
+
+    rows: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+    data: ProbeData
+
+
+def ego_question(scenes: SceneSet, pairs: Pairs) -> EgoQuestion:
+    """Ask for (delta v, delta yaw) over every transition, of whole Scenes."""
+    rows = np.flatnonzero((pairs.of_scene >= 0).all(axis=1))
+    chosen = pairs.of_scene[rows]  # (n, K)
+    speed = scenes.column("ego_dynamics")[:, 0]
+    change = speed[pairs.later[chosen]] - speed[pairs.earlier[chosen]]
+    targets = np.stack([change, pairs.motion[chosen, 2]], axis=2).reshape(len(rows), -1)
+    networks = scenes.column("network")[rows]
+    data = ProbeData(known_at_t0(scenes, rows), targets.astype(np.float64), networks)
+    return EgoQuestion(rows, chosen, data)
+
+
+@dataclass(frozen=True)
+class AgentQuestion:
+    """First transitions in which a road user is seen, and how it moves.
+
+    Attributes:
+        pairs: (n,). data: targets are the displacement x, y (m) over the transition in the ego
+            frame of the earlier frame; known are the ego's speed, yaw rate and command, its own
+            motion over the transition and change of speed, and steps of each.
+    """
+
+    pairs: NDArray[np.int64]
+    data: ProbeData
+
+
+def agent_question(scenes: SceneSet, pairs: Pairs) -> AgentQuestion:
+    """Ask how the nearest road user in view, within 40 m, moves in the first transition."""
+    chosen, targets = [], []
+    seconds = _seconds(scenes, pairs)
+    start = 0
+    for reader in scenes.readers:
+        for row in range(len(reader)):
+            pair = int(pairs.of_scene[start + row, 0])
+            if pair < 0:
+                continue
+            frames = round(10 * seconds[pair])
+            found = _nearest_motion(
+                reader.columns["ego_pose"][row],
+                reader.heavy_label(row, "agent_state"),
+                reader.heavy_label(row, "agent_valid"),
+                frames,
+            )
+            if found is not None:
+                chosen.append(pair)
+                targets.append(found)
+        start += len(reader)
+    index = np.array(chosen, np.int64)
+    rows = pairs.earlier[index]
+    speed = scenes.column("ego_dynamics")[:, 0]
+    change = speed[pairs.later[index]] - speed[rows]
+    motion = np.concatenate([pairs.motion[index], change[:, None]], axis=1).astype(np.float64)
+    known = np.concatenate([known_at_t0(scenes, rows), motion], axis=1)
+    known = np.concatenate([known, *(steps_of(values) for values in known.T)], axis=1)
+    networks = scenes.column("network")[rows]
+    return AgentQuestion(index, ProbeData(known, np.array(targets).reshape(-1, 2), networks))
+
+
+def steps_of(values: F64) -> F64:
+    """Return values (n,) beyond each of fixed steps, (n, 14): any curve of them is linear in these.
+
+    Otherwise what hangs on the ego's motion by a curve (it stands, so the one ahead stands) would
+    count as news about others.
+    """
+    half = np.array([0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0])
+    knots = np.concatenate([-half[::-1], half])
+    return np.asarray(np.maximum(values[:, None] - knots, 0.0))
+
+
+def _seconds(scenes: SceneSet, pairs: Pairs) -> F64:
+    stamps = scenes.column("stamp_ns")
+    return np.asarray((stamps[pairs.later] - stamps[pairs.earlier]) / 1e9)
+
+
+def _nearest_motion(ego: F64, states: F64, valid: NDArray[np.bool_], frames: int) -> F64 | None:
+    """Return the displacement (2,) of the nearest road user in view, ego frame; None for none."""
+    if not len(states):
+        return None
+    known = valid[:, 0] & valid[:, frames]
+    here = se2.transform_points(se2.inverse(ego), states[:, 0, :2])
+    distance = np.hypot(here[:, 0], here[:, 1])
+    bearing = np.abs(np.arctan2(here[:, 1], here[:, 0]))
+    seen = known & (distance <= AGENT_RANGE_M) & (bearing <= HALF_VIEW_RAD)
+    if not seen.any():
+        return None
+    nearest = int(np.flatnonzero(seen)[distance[seen].argmin()])
+    there = se2.transform_points(se2.inverse(ego), states[nearest, frames, :2][None])[0]
+    return np.asarray(there - here[nearest])

@@ -1,0 +1,322 @@
+"""``docs/latent_actions.md``: what the codes of some runs mean and what they do not, by command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentvla_ros.contract import ContractError
+from latentvla_training.data.whole_file import write_whole
+from latentvla_training.latent_action.dynamics import EGO, ENVIRONMENT
+from latentvla_training.latent_action.encoding import pair_codes
+from latentvla_training.latent_action.evidence import (
+    LEAST_PERPLEXITY,
+    LEAST_POSITION_PERPLEXITY,
+    SOURCES,
+    Evidence,
+    RunEvidence,
+    gates,
+)
+from latentvla_training.latent_action.meaning import (
+    Motion,
+    code_meanings,
+    draw_page,
+    one_second,
+)
+from latentvla_training.report import markdown as md
+from latentvla_training.report.identity import commit
+
+_TITLES = {
+    "ego": "ego codes",
+    "environment": "environment codes",
+    "one_stage": "codes in one stage",
+    "shuffled": "ego codes, shuffled",
+    "continuous": "continuous bottleneck",
+}
+
+
+def make_report(
+    runs: Sequence[Path],
+    train_shards: int,
+    json_path: Path | None = None,
+    out: Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Judge finished runs, which differ by seed, and write what is found.
+
+    Args:
+        runs: folders. train_shards: that probes are fitted on, at most. json_path: of the figures.
+        out: Markdown file; the page of pictures, of the first run, goes beside it.
+
+    Raises:
+        FileNotFoundError: a run is not finished. ContractError: they are of several recipes.
+    """
+    evidence = Evidence.open(train_shards)
+    found: list[dict[str, Any]] = []
+    meanings: list[dict[str, Any]] = []
+    for index, run in enumerate(runs):
+        one = RunEvidence(evidence, run, progress)
+        found.append(one.figures())
+        if index == 0:
+            meanings = _meanings(one, None if out is None else _picture(out))
+    recipes = sorted({figures["recipe"] for figures in found})
+    if len(recipes) != 1:
+        raise ContractError("--runs", recipes, "runs of one recipe, of different seeds")
+    result = {
+        "commit": commit(),
+        "runs": found,
+        "pooled": pool(found),
+        "gates": [gates(figures) for figures in found],
+        "meanings": meanings,
+    }
+    if json_path is not None:
+        write_whole(json_path, (json.dumps(result, indent=1) + "\n").encode())
+    if out is not None:
+        write_whole(out, document(result, _picture(out).name).encode())
+    return result
+
+
+def _picture(out: Path) -> Path:
+    return out.with_suffix(".jpg")
+
+
+def _meanings(one: RunEvidence, picture: Path | None) -> list[dict[str, Any]]:
+    """Return what the ego codes of a run mean on unseen networks, and draw the page."""
+    scenes, data = one.evidence.scenes["judged"], one.data["judged"]
+    codes = pair_codes(one.codebook.ego, data, one.progress)
+    chosen = one_second(data.pairs)
+    pairs = data.pairs.chosen(chosen)
+    motion = Motion.of(scenes, pairs)
+    recipe = one.codebook.recipe
+    entries = recipe.model.codebook_size
+    if picture is not None:
+        size = (recipe.frames.source_width, recipe.frames.source_height)
+        draw_page(picture, scenes, pairs, codes[chosen], motion, entries, size)
+    return code_meanings(codes[chosen], motion, entries)
+
+
+def pool(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and spread (standard deviation; None of one run) of every figure over runs."""
+    first = found[0]
+    pooled: dict[str, Any] = {}
+    for name, value in first.items():
+        values = [figures.get(name) for figures in found]
+        if isinstance(value, dict):
+            present = [entry for entry in values if isinstance(entry, dict)]
+            pooled[name] = pool(present)
+        elif isinstance(value, list):
+            pooled[name] = [
+                _mean([entry[place] for entry in values if entry]) for place in range(len(value))
+            ]
+        elif isinstance(value, float):
+            pooled[name] = _mean([entry for entry in values if entry is not None])
+    return pooled
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any]:
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "spread": spread, "runs": len(values)}
+
+
+def _cell(found: dict[str, Any] | None, digits: int = 2) -> str:
+    if found is None:
+        return md.NONE
+    text, spread = md.number(found["mean"], digits), found["spread"]
+    return text if spread is None else f"{text} ± {md.number(spread, digits)}"
+
+
+def document(result: dict[str, Any], picture: str) -> str:
+    """Return the text of the report."""
+    runs, pooled = result["runs"], result["pooled"]
+    seeds = ", ".join(str(figures["seed"]) for figures in runs)
+    names = " ".join(f"{figures['recipe']}-s{figures['seed']}" for figures in runs)
+    counts = runs[0]["counts"]
+    sections = [
+        "# Latent actions: what the codes mean, and what they do not",
+        md.code(
+            "latentvla-train codebook train --recipe "
+            f"{runs[0]['recipe']} --seed {runs[0]['seed']} --controls",
+            f"latentvla-train codebook report --runs {names}",
+        ),
+        f"Recipe `{runs[0]['recipe']}`, seed {seeds}; mean ± standard deviation over seeds where "
+        "there are several. Judged on the networks of test and val, which no stage and no probe "
+        f"was fitted on: {counts['judged']['pairs']} frame pairs. Codes are made from front frames "
+        "and odometry; no language, map or box label is read by any stage. Labels of the world "
+        "serve to judge.",
+        "## The codebook",
+        _stage_table(pooled["stages"]),
+        "Gain: share of the squared error of copying the earlier frame that the decoder takes "
+        "away, over all places and weighted by how much a place changes, as in training. Required: "
+        f"perplexity at least {LEAST_PERPLEXITY:.0f} overall and {LEAST_POSITION_PERPLEXITY:.0f} "
+        "at every position. Entries are revived in training only.",
+        _one_second_text(result["meanings"]),
+        "## What the codes say of the ego's motion",
+        _ego_table(pooled["ego_probe"]),
+        "Share of (delta v, delta yaw) over each transition that a ridge regression reads off all "
+        "codes of a Scene, after speed, yaw rate and command at t0 are regressed out of both "
+        f"(partial R2; fitted on {counts['train']['ego_probe']} Scenes of training networks, "
+        f'judged on {counts["judged"]["ego_probe"]} of others). A code that means "current '
+        'speed" has 0 here.',
+        "## What the codes say of others",
+        _agent_table(pooled["agent_probe"]),
+        "The same for the displacement (ahead, to the left) of the nearest road user in view "
+        "within 40 m over the first second, with the ego's own motion regressed out "
+        f"({counts['judged']['agent_probe']} Scenes judged).",
+        "## Swapping ego codes",
+        _swap_text(pooled["swap"]),
+        "## Gates",
+        _gate_table(result["gates"], runs),
+        "## What each ego code means",
+        f"Of seed {runs[0]['seed']}, over one second, on unseen networks. By position: share of "
+        "pairs, mean delta v (m/s), delta yaw (degrees), metres driven.",
+        _meaning_table(result["meanings"]),
+        f"![Front frames a second apart, a row for every code]({picture})",
+        "Each row: a code's number and share, and pairs of front frames a second apart whose "
+        "motion is typical of the position where it stands most often.",
+        "## What they do not say",
+        "\n".join(f"- {line}" for line in shortcomings(result)),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _stage_table(stages: dict[str, Any]) -> str:
+    rows = []
+    for name, figures in stages.items():
+        places = figures.get("position_perplexity")
+        rows.append(
+            [
+                _TITLES[name],
+                _cell(figures.get("perplexity"), 1),
+                " / ".join(md.number(place["mean"], 1) for place in places) if places else md.NONE,
+                _cell(figures["gain_over_copy"], 3),
+                _cell(figures["gain_over_copy_weighted"], 3),
+            ]
+        )
+    return md.table(["", "perplexity", "by position", "gain over copy", "weighted by change"], rows)
+
+
+def _one_second_text(meanings: Sequence[dict[str, Any]]) -> str:
+    """Return how the ego codes are used over transitions of one second alone."""
+    places = range(len(meanings[0]["at"]))
+    by_place = [
+        entropy_perplexity([entry["at"][place]["share"] for entry in meanings]) for place in places
+    ]
+    overall = entropy_perplexity([entry["share"] for entry in meanings])
+    unused = [str(entry["code"]) for entry in meanings if entry["share"] < 0.001]
+    text = (
+        f"Among transitions of one second alone the ego codes have perplexity {overall:.1f} "
+        f"({' / '.join(f'{value:.1f}' for value in by_place)} by position)"
+    )
+    if unused:
+        text += f"; codes {', '.join(unused)} stand for longer ones only: the vocabulary is not "
+        text += "shared between lengths as it was meant to be"
+    return text + "."
+
+
+def entropy_perplexity(shares: Sequence[float]) -> float:
+    """Return the exponential of the entropy of shares, which need not sum to one."""
+    values = np.array([share for share in shares if share > 0])
+    values = values / values.sum()
+    return float(np.exp(-(values * np.log(values)).sum()))
+
+
+def _ego_table(probe: dict[str, Any]) -> str:
+    rows = []
+    for source in (name for name in SOURCES if name in probe):
+        found = probe[source]
+        cells = [_cell(value, 3) for value in (*found["delta_v"], *found["delta_yaw"])]
+        rows.append([_TITLES[source], *cells, _cell(found["mean"], 3)])
+    transitions = len(rows[0][1:]) // 2
+    names = [f"{kind} {index + 1}" for kind in ("dv", "dyaw") for index in range(transitions)]
+    return md.table(["read off", *names, "mean"], rows)
+
+
+def _agent_table(probe: dict[str, Any]) -> str:
+    rows = [
+        [_TITLES[name], *(_cell(probe[name][key], 3) for key in ("x", "y", "mean"))]
+        for name in SOURCES
+        if name in probe
+    ]
+    return md.table(["read off", "ahead", "left", "mean"], rows)
+
+
+def _swap_text(swap: dict[str, Any]) -> str:
+    reader = swap["reader_r2"]
+    return (
+        "The decoder predicts the later frame's features with the ego codes of another Scene; a "
+        "small net, fitted on true frame pairs of training networks, reads the motion off earlier "
+        f"frame and prediction (on true pairs of unseen networks it has R2 {_cell(reader['x'])} "
+        f"ahead and {_cell(reader['yaw'])} in yaw). The change that it reads correlates with the "
+        f"true difference of the two Scenes' motions by {_cell(swap['correlation_x'])} ahead and "
+        f"{_cell(swap['correlation_yaw'])} in yaw; of swaps between motions more than 2 m apart "
+        f"{_cell(swap['right_way_x'])} move the right way."
+    )
+
+
+def _gate_table(passed: Sequence[dict[str, bool]], runs: Sequence[dict[str, Any]]) -> str:
+    headers = ["", *(f"seed {figures['seed']}" for figures in runs)]
+    rows = [
+        [name, *("passed" if one[name] else "**not passed**" for one in passed)]
+        for name in passed[0]
+    ]
+    return md.table(headers, rows)
+
+
+def _meaning_table(meanings: Sequence[dict[str, Any]]) -> str:
+    places = len(meanings[0]["at"])
+    headers = ["code", "share", *(f"position {place + 1}" for place in range(places))]
+    rows = [
+        [
+            str(entry["code"]),
+            f"{100 * entry['share']:.1f} %",
+            *(_meaning_cell(place) for place in entry["at"]),
+        ]
+        for entry in meanings
+    ]
+    return md.table(headers, rows)
+
+
+def _meaning_cell(found: dict[str, float]) -> str:
+    if found["share"] < 0.005:
+        return md.NONE
+    return (
+        f"{100 * found['share']:.0f} %: {found['delta_v']:+.1f}, {found['delta_yaw']:+.1f}, "
+        f"{found['driven']:.1f}"
+    )
+
+
+def shortcomings(result: dict[str, Any]) -> list[str]:
+    """Return, by the figures alone, what the codes leave unsaid."""
+    pooled, lines = result["pooled"], []
+    ego = pooled["ego_probe"][EGO]
+    lines.append(
+        "Of the change of speed that could not be known at t0, the ego codes leave "
+        + ", ".join(f"{100 * (1 - share['mean']):.0f} %" for share in ego["delta_v"])
+        + " unsaid in the three transitions; of the change of yaw "
+        + ", ".join(f"{100 * (1 - share['mean']):.0f} %" for share in ego["delta_yaw"])
+        + "."
+    )
+    agents = pooled["agent_probe"][ENVIRONMENT]
+    ahead, left = (100 * (1 - agents[name]["mean"]) for name in ("x", "y"))
+    lines.append(
+        f"Of how the nearest road user moves, the environment codes leave {ahead:.0f} % ahead and "
+        f"{left:.0f} % to the left unsaid: sixteen bits stand for a whole frame's news, and a car "
+        "at 30 m is a few pixels of it."
+    )
+    meanings = result["meanings"]
+    used = [entry for entry in meanings if entry["share"] >= 0.005]
+    lines.append(
+        f"A code is no manoeuvre by itself: {len(used)} of {len(meanings)} codes stand at 0.5 % of "
+        "places or more, and most mean something else at every position (table above)."
+    )
+    wide = np.mean([entry["all"].get("spread_driven", np.nan) for entry in used])
+    lines.append(
+        f"One code alone leaves the metres driven in a second uncertain by {wide:.1f} m (standard "
+        "deviation, mean over codes); only the four together say a motion."
+    )
+    lines.append("Why the ego moves so, what others intend and which rules hold: no code says it.")
+    return lines

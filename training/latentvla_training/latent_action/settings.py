@@ -1,0 +1,232 @@
+"""Settings of a codebook: what its frames, networks, losses and stages are; one YAML file a recipe.
+
+Sources: method.md 3.1 and 3.2 A, B (LatentVLA, UniVLA, DynVLA); choices of ours are said to be.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from latentvla_ros.contract import ContractError
+from latentvla_training.engine.recipe import LoopSettings, OptimizerSettings, load_record
+from latentvla_training.latent_action.codes import TRANSITIONS_S
+
+#: Where recipes of codebooks lie below ``recipes``.
+RECIPES = "codebook"
+
+OWN, DINOV2, PIXELS = "own", "dinov2", "pixels"
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """Front frames and the spatial features that stand for them: the target of every stage.
+
+    Attributes:
+        encoder: ``own`` (trained here on unlabelled frames), ``dinov2`` (frozen), ``pixels``.
+        pretrained: with ``dinov2``: name on the hub, or a folder.
+        source_width, source_height: of the Scenes' front frames, pixels; others are refused.
+        width, height: that the encoder sees, pixels.
+        channels, stem: of the own encoder: of its features, of its three strided stages.
+        pool: with ``pixels``: side of a patch. Features of others have the encoder's own stride.
+    """
+
+    encoder: str = OWN
+    pretrained: str = ""
+    source_width: int = 256
+    source_height: int = 128
+    width: int = 128
+    height: int = 64
+    channels: int = 32
+    stem: tuple[int, int, int] = (32, 64, 96)
+    pool: int = 8
+
+    def __post_init__(self) -> None:
+        if self.encoder not in (OWN, DINOV2, PIXELS):
+            raise ContractError("frames.encoder", self.encoder, f"{OWN}, {DINOV2} or {PIXELS}")
+        if (self.encoder == DINOV2) != bool(self.pretrained):
+            raise ContractError(
+                "frames.pretrained", self.pretrained, f"a name or folder, with {DINOV2} only"
+            )
+        for name in ("source_width", "source_height", "channels", "pool"):
+            if getattr(self, name) < 1:
+                raise ContractError(f"frames.{name}", getattr(self, name), "at least 1")
+        stride = {OWN: 8, PIXELS: self.pool}.get(self.encoder, 14)
+        for name in ("width", "height"):
+            if getattr(self, name) < stride or getattr(self, name) % stride:
+                raise ContractError(
+                    f"frames.{name}", getattr(self, name), f"a multiple of the stride {stride}"
+                )
+
+
+@dataclass(frozen=True)
+class DynamicsSettings:
+    """Networks of both stages and the transitions that they are about.
+
+    Attributes:
+        width, heads: of every transformer. encoder_layers, decoder_layers: blocks.
+        feed: width of their feed-forward nets, in widths.
+        patch: features of so many by so many places are one token (ours; 1: every place is one).
+        codebook_size, code_width: entries and their numbers. codes: of one transition.
+        times_s: where transitions begin and end; each pair of neighbours is one.
+    """
+
+    width: int = 128
+    heads: int = 4
+    encoder_layers: int = 3
+    decoder_layers: int = 3
+    feed: int = 4
+    patch: int = 2
+    codebook_size: int = 16
+    code_width: int = 32
+    codes: int = 4
+    times_s: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
+
+    def __post_init__(self) -> None:
+        counts = (
+            "width",
+            "heads",
+            "encoder_layers",
+            "decoder_layers",
+            "feed",
+            "patch",
+            "code_width",
+        )
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ContractError(f"model.{name}", getattr(self, name), "at least 1")
+        if self.width % self.heads:
+            raise ContractError("model.width", self.width, f"a multiple of heads ({self.heads})")
+        if not 2 <= self.codebook_size <= 127 or self.codes < 1:
+            found = (self.codebook_size, self.codes)
+            raise ContractError("model.codebook_size", found, "2 to 127 entries, 1 code or more")
+        steps = [later - earlier for earlier, later in self.transitions]
+        if not steps or min(steps) <= 0 or self.times_s[0] != 0:
+            raise ContractError("model.times_s", self.times_s, "0 first, then rising")
+
+    @property
+    def transitions(self) -> tuple[tuple[float, float], ...]:
+        """Seconds after t0 of the earlier and later frame of each transition."""
+        return tuple(zip(self.times_s[:-1], self.times_s[1:], strict=True))
+
+    @property
+    def intervals_s(self) -> tuple[float, ...]:
+        """The different lengths of transitions, rising; each has an embedding."""
+        return tuple(sorted({later - earlier for earlier, later in self.transitions}))
+
+    def check_vocabulary(self) -> None:
+        """Check that codes are those that ``LatentCodes`` and all later work are made for.
+
+        Raises:
+            ContractError: another size or other transitions (a recipe for ablation only).
+        """
+        from latentvla_training.latent_action.codes import CODEBOOK_SIZE, CODES_PER_TRANSITION
+
+        found = (self.codebook_size, self.codes, self.transitions)
+        wanted = (CODEBOOK_SIZE, CODES_PER_TRANSITION, TRANSITIONS_S)
+        if found != wanted:
+            raise ContractError(
+                "codebook (entries, codes a transition, transitions)", found, str(wanted)
+            )
+
+
+@dataclass(frozen=True)
+class DynamicsLoss:
+    """Weights of the losses of a stage.
+
+    Attributes:
+        commitment: of the encoder to its code (0.25: UniVLA).
+        change: share of a place's weight that grows with how much it changes between the frames;
+            the rest is equal for all (experiments.md section 5).
+        largest_change: most that a place counts, in mean changes of its batch.
+        decorrelation: of the codes' vectors, so that no position repeats another (ours).
+        ego_motion: of the regulariser that reads the ego motion off the codes of stage 2 (DynVLA).
+        dead_share: an entry used less than this share of equal use is revived.
+        revive_until: share of the run after which none is revived, so that the end can settle.
+    """
+
+    commitment: float = 0.25
+    change: float = 0.8
+    largest_change: float = 4.0
+    decorrelation: float = 0.04
+    ego_motion: float = 0.0
+    dead_share: float = 0.2
+    revive_until: float = 0.7
+
+    def __post_init__(self) -> None:
+        for name in ("commitment", "decorrelation", "ego_motion"):
+            if getattr(self, name) < 0:
+                raise ContractError(f"loss.{name}", getattr(self, name), "at least 0")
+        for name in ("change", "dead_share", "revive_until"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ContractError(f"loss.{name}", getattr(self, name), "0 to 1")
+        if not self.largest_change >= 1 or not math.isfinite(self.largest_change):
+            raise ContractError("loss.largest_change", self.largest_change, "at least 1")
+
+
+@dataclass(frozen=True)
+class CodebookData:
+    """Where unlabelled driving comes from: pictures and odometry, nothing else.
+
+    Attributes:
+        train_split, val_split: splits of the built-in world.
+        recordings: folders of shards (``latentvla-train bag import``) to train on as well.
+        max_shards: at most so many of the training split's shards; 0: all.
+    """
+
+    train_split: str = "train"
+    val_split: str = "val"
+    recordings: tuple[str, ...] = ()
+    max_shards: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_shards < 0:
+            raise ContractError("data.max_shards", self.max_shards, "at least 0")
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """Optimiser and length of one stage. The seed is that of the recipe."""
+
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    run: LoopSettings = field(default_factory=LoopSettings)
+
+
+@dataclass(frozen=True)
+class CodebookRecipe:
+    """Everything that decides a codebook.
+
+    Attributes:
+        name: of the recipe. seed: of all its stages.
+        data, frames, model, loss: settings.
+        pretraining: of the own frame encoder (stage 0; nothing is trained with another encoder).
+        environment, ego: stages 1 and 2; the controls train as long as stage 2.
+    """
+
+    name: str
+    seed: int = 0
+    data: CodebookData = field(default_factory=CodebookData)
+    frames: FrameSettings = field(default_factory=FrameSettings)
+    model: DynamicsSettings = field(default_factory=DynamicsSettings)
+    loss: DynamicsLoss = field(default_factory=DynamicsLoss)
+    pretraining: StageSettings = field(default_factory=StageSettings)
+    environment: StageSettings = field(default_factory=StageSettings)
+    ego: StageSettings = field(default_factory=StageSettings)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ContractError("seed", self.seed, "at least 0")
+
+    def stage(self, name: str) -> StageSettings:
+        """Return the settings of a stage (controls: those of stage 2) with the recipe's seed."""
+        found = {"frames": self.pretraining, "environment": self.environment}.get(name, self.ego)
+        return replace(found, run=replace(found.run, seed=self.seed))
+
+
+def load_codebook_recipe(name_or_path: str) -> CodebookRecipe:
+    """Read a recipe that ships (by name) or any YAML file (by path).
+
+    Raises:
+        ContractError: no such recipe, an unknown key, or a value that is not allowed.
+    """
+    return load_record(CodebookRecipe, name_or_path, RECIPES)

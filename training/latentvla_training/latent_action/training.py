@@ -1,0 +1,236 @@
+"""Trains a codebook stage by stage: frames, environment, ego, and the controls of its report.
+
+Every stage is a run of ``engine.loop`` in a folder of its own and is left alone once it is done:
+the same command goes on wherever it was killed. What a stage builds on is frozen in half precision,
+as it will be released, and named in the stage's recipe by its hash.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import nn
+
+from latentvla_ros.contract import ContractError
+from latentvla_training.data.shards import load_split
+from latentvla_training.data.whole_file import write_whole
+from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.loop import check_folder, run_training
+from latentvla_training.latent_action.codebook import RECIPE, save_frame_encoder
+from latentvla_training.latent_action.codes import scenes_identity
+from latentvla_training.latent_action.dynamics import (
+    CONTROLS,
+    EGO,
+    ENVIRONMENT,
+    ONE_STAGE,
+    LatentDynamics,
+    weights_hash,
+)
+from latentvla_training.latent_action.encoding import cached_codes
+from latentvla_training.latent_action.feature_store import ensure_features
+from latentvla_training.latent_action.frame_encoder import FrameEncoder, freeze
+from latentvla_training.latent_action.pairs import find_pairs
+from latentvla_training.latent_action.pretraining import FramePretrainingTask
+from latentvla_training.latent_action.scene_set import (
+    SceneSet,
+    front_frames,
+    front_present,
+    training_scenes,
+)
+from latentvla_training.latent_action.settings import OWN, CodebookRecipe
+from latentvla_training.latent_action.stages import (
+    DynamicsRun,
+    DynamicsTask,
+    FrameRun,
+    PairData,
+)
+
+logger = logging.getLogger(__name__)
+
+FRAMES = "frames"
+
+#: Frames that decide mean and spread of features, and those that stage 0 is validated on.
+_STANDARD_FRAMES, _VALIDATION_FRAMES = 2048, 256
+
+
+class CodebookTraining:
+    """The stages of a recipe in a folder: ``frames``, ``environment``, ``ego``, ``one_stage``, ...
+
+    Args:
+        recipe: with its seed. folder: of the run; of the same recipe if it exists.
+        progress: show bars.
+
+    Raises:
+        FileNotFoundError: the splits are not there. ContractError: they cannot be used.
+    """
+
+    def __init__(self, recipe: CodebookRecipe, folder: Path, progress: bool = True) -> None:
+        self.recipe, self.folder, self.progress = recipe, folder, progress
+        self.train_scenes = training_scenes(recipe.data)
+        self.val_scenes = SceneSet([load_split(recipe.data.val_split, cached_shards=4)])
+        self.scenes_id = scenes_identity(self.train_scenes)
+
+    def run(self, controls: bool = False, stop_after_steps: int | None = None) -> None:
+        """Train what is not done yet; ``stop_after_steps`` ends the stage at hand early."""
+        self._claim()
+        encoder = self.frame_encoder(stop_after_steps)
+        data = self._data(encoder)
+        environment = self.stage(ENVIRONMENT, encoder, data, stop_after_steps)
+        freeze(environment)
+        data = {
+            name: replace(part, environment=self._codes(environment, name, part))
+            for name, part in data.items()
+        }
+        for name in (EGO, *(CONTROLS if controls else ())):
+            follows = "" if name == ONE_STAGE else weights_hash(environment)
+            self.stage(name, encoder, data, stop_after_steps, follows)
+
+    def _claim(self) -> None:
+        """Write the recipe into a new folder.
+
+        Raises:
+            ContractError: the folder holds a run of another recipe; names what differs.
+        """
+        if not check_folder(self.folder, self.recipe):
+            values = json.loads(json.dumps(asdict(self.recipe)))
+            text = yaml.safe_dump(values, sort_keys=False)
+            write_whole(self.folder / RECIPE, text.encode())
+
+    def _codes(self, stage: LatentDynamics, name: str, data: PairData) -> NDArray[np.int64]:
+        scenes = self.train_scenes if name == "train" else self.val_scenes
+        return cached_codes(stage, data, scenes_identity(scenes), progress=self.progress)
+
+    def frame_encoder(self, stop_after_steps: int | None = None) -> FrameEncoder:
+        """Return the frozen frame encoder, trained first where it is our own."""
+        frames = self.recipe.frames
+        rows = np.flatnonzero(front_present(self.train_scenes))
+        trunk = None
+        if frames.encoder == OWN:
+            trunk = self._own_trunk(rows, stop_after_steps)
+        encoder = FrameEncoder(frames, trunk)
+        freeze(encoder)
+        chosen = _evenly(rows, _STANDARD_FRAMES)
+        encoder.standardise(front_frames(self.train_scenes, frames, chosen))
+        save_frame_encoder(self.folder, encoder)
+        if torch.cuda.is_available():
+            encoder.cuda()
+        return encoder
+
+    def _own_trunk(self, rows: np.ndarray, stop_after_steps: int | None) -> nn.Module:
+        settings = self.recipe.stage(FRAMES)
+        recipe = FrameRun(self.scenes_id, self.recipe.frames, settings.optimizer, settings.run)
+        folder = self.folder / FRAMES
+        done = _finished(folder, recipe, settings.run.steps)
+        frames = self.recipe.frames
+        shown = _evenly(rows, 1 if done else settings.run.passes)  # others need no decoding
+        few = _evenly(np.flatnonzero(front_present(self.val_scenes)), _VALIDATION_FRAMES)
+        task = FramePretrainingTask(
+            frames,
+            settings.run,
+            front_frames(self.train_scenes, frames, shown),
+            front_frames(self.val_scenes, frames, few),
+        )
+        if done:
+            _load_averaged(task.module, folder)
+            return task.module.trunk  # type: ignore[return-value]
+        trained = run_training(task, recipe, folder, stop_after_steps, self.progress)
+        self._require(folder, settings.run.steps)
+        return trained.trunk  # type: ignore[return-value]
+
+    def _data(self, encoder: FrameEncoder) -> dict[str, PairData]:
+        data = {}
+        for name, scenes in (("train", self.train_scenes), ("val", self.val_scenes)):
+            pairs = find_pairs(scenes, self.recipe.model)
+            if not len(pairs):
+                raise ContractError(
+                    f"pairs of {name}", 0, f"frames {self.recipe.model.times_s} s after t0"
+                )
+            data[name] = PairData(pairs, self.features(encoder, scenes))
+        return data
+
+    def features(self, encoder: FrameEncoder, scenes: SceneSet):
+        """Return features of Scenes; of several processes the first makes them."""
+        from accelerate import PartialState
+
+        with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+            return ensure_features(encoder, scenes, progress=self.progress)
+
+    def stage(
+        self,
+        name: str,
+        encoder: FrameEncoder,
+        data: Mapping[str, PairData],
+        stop_after_steps: int | None = None,
+        follows: str = "",
+    ) -> LatentDynamics:
+        """Return a stage's averaged networks, trained first unless they are."""
+        settings, loss = self.recipe.stage(name), self.recipe.loss
+        if name == ENVIRONMENT:  # it has no regulariser, and is the same with any weight of it
+            loss = replace(loss, ego_motion=0.0)
+        before = f"{encoder.identity()} {follows}".strip()
+        recipe = DynamicsRun(
+            name,
+            self.scenes_id,
+            before,
+            self.recipe.model,
+            loss,
+            settings.optimizer,
+            settings.run,
+        )
+        torch.manual_seed(settings.run.seed)
+        module = LatentDynamics(
+            name,
+            self.recipe.model,
+            loss,
+            encoder.grid,
+            encoder.channels,
+            settings.run.steps,
+            settings.run.batch_size,
+        )
+        folder = self.folder / name
+        if _finished(folder, recipe, settings.run.steps):
+            _load_averaged(module, folder)
+            return module.eval().to(encoder.centre.device)
+        task = DynamicsTask(module, settings.run, data["train"], data["val"])
+        trained = run_training(task, recipe, folder, stop_after_steps, self.progress)
+        self._require(folder, settings.run.steps)
+        assert isinstance(trained, LatentDynamics)
+        return trained.eval()
+
+    def _require(self, folder: Path, steps: int) -> None:
+        """Check that a stage is at its end before anything builds on it."""
+        state = load_checkpoint(folder)
+        if state is None or state["step"] < steps:
+            raise StageInterrupted(f"{folder.name} stopped before its end")
+
+
+class StageInterrupted(RuntimeError):
+    """A stage was told to stop early; the same call goes on from its checkpoint."""
+
+
+def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
+    """Return at most so many of some rows, evenly chosen."""
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
+
+
+def _finished(folder: Path, recipe: FrameRun | DynamicsRun, steps: int) -> bool:
+    """Return whether a stage of the same recipe is done; one of another recipe is refused."""
+    if not check_folder(folder, recipe):
+        return False
+    state = load_checkpoint(folder)
+    return state is not None and int(state["step"]) >= steps
+
+
+def _load_averaged(module: nn.Module, folder: Path) -> None:
+    state = load_checkpoint(folder)
+    if state is None:
+        raise FileNotFoundError(f"{folder} has no checkpoint")
+    module.load_state_dict(state["averaged"])

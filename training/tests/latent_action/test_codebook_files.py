@@ -1,0 +1,193 @@
+"""A released codebook is small, verified, and the same as its run; codes say whose they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from latentvla_training.data.shards import ShardReader, split_folder, write_shard
+from latentvla_training.latent_action.codebook import (
+    MANIFEST,
+    WEIGHTS,
+    Codebook,
+    empty_stage,
+    load_codebook,
+    load_run,
+    release,
+)
+from latentvla_training.latent_action.codes import MISSING, load_codes, scenes_identity
+from latentvla_training.latent_action.dynamics import TRAINING_ONLY
+from latentvla_training.latent_action.encoding import codes_folder, encode_scenes, encode_split
+from latentvla_training.latent_action.release import release_run
+from latentvla_training.latent_action.settings import CodebookRecipe, load_codebook_recipe
+from latentvla_training.latent_action.training import CodebookTraining
+
+from latentvla_ros.contract import ContractError
+
+from .conftest import episode_scenes, make_splits
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run ``run`` and its release ``released`` beside the data they were made of."""
+    place = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTVLA_DATA", str(place / "data"))
+        make_splits()
+        recipe = load_codebook_recipe("smoke")
+        CodebookTraining(recipe, place / "run", progress=False).run()
+        release_run(place / "run", place / "released")
+    return place
+
+
+@pytest.fixture
+def splits(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of all of it for one test."""
+    shutil.copytree(trained, tmp_path / "copy")
+    monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path / "copy" / "data"))
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def run(splits: Path) -> Path:
+    return splits / "run"
+
+
+@pytest.fixture
+def released(splits: Path) -> Codebook:
+    return load_codebook(splits / "released")
+
+
+def test_released_is_the_run(run: Path, released: Codebook, reader: ShardReader) -> None:
+    of_run = encode_scenes(load_run(run), reader, "train", progress=False)
+    of_release = encode_scenes(released, reader, "train", progress=False)
+    assert of_run.ego.tobytes() == of_release.ego.tobytes()
+    assert of_run.environment.tobytes() == of_release.environment.tobytes()
+    assert released.codebook_id == f"smoke-{released.manifest['sha256'][:16]}"
+    assert released.manifest["scenes_id"] == scenes_identity(reader)
+    assert "perplexity" in released.manifest["validation"]["ego"]
+
+
+def test_codes_of_a_split(released: Codebook, reader: ShardReader) -> None:
+    path, made = encode_split(released, "train")
+    assert made and path == codes_folder(released.codebook_id) / "train.safetensors"
+    codes = load_codes(path, released.codebook_id, scenes_identity(reader))
+    assert codes.tokens.tolist() == reader.columns["token"].tolist()
+    assert codes.mask.sum(axis=0).tolist() == [20, 16, 8]
+    recovery = np.char.endswith(codes.tokens, "r")
+    assert (codes.ego[recovery] == MISSING).all()
+    # (1, 2) s of a Scene is (0, 1) s of the Scene a second later: the same pair, the same codes.
+    assert np.array_equal(codes.ego[0, 1], codes.ego[2, 0])
+    assert encode_split(released, "train") == (path, False)
+
+
+def test_codes_of_other_scenes_are_made_again(released: Codebook) -> None:
+    path, _ = encode_split(released, "val")
+    before = load_codes(path).scenes_id
+    write_shard(split_folder("val") / "val-0002-00.parquet", episode_scenes("val-0002-00", 5.0))
+    assert encode_split(released, "val") == (path, True)
+    with pytest.raises(ContractError, match=before):
+        load_codes(path, scenes_id=before)
+
+
+def test_a_full_disk_leaves_nothing(released: Codebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode_split(released, "test")  # its features are there; the codes' file is what does not fit
+    folder = codes_folder(released.codebook_id)
+    (folder / "test.safetensors").unlink()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        encode_split(released, "test")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_full_disk_while_features_are_made(
+    released: Codebook, monkeypatch: pytest.MonkeyPatch, splits: Path
+) -> None:
+    calls = []
+
+    def full(_: int) -> None:
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        encode_split(released, "test")
+    files = [path for path in (splits / "data" / "cache").rglob("*test*") if path.is_file()]
+    assert len(files) == 1 and files[0].suffix == ".npy"
+    assert not codes_folder(released.codebook_id).exists()
+    monkeypatch.undo()
+
+
+def test_damaged_weights_are_refused(released: Codebook, splits: Path) -> None:
+    path = splits / "released" / WEIGHTS
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ContractError, match=str(released.manifest["sha256"])):
+        load_codebook(splits / "released")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": "latentvla-codebook-0"}, "format"),
+        ({"frame_encoder": "0" * 16}, "frame encoder"),
+        ({"recipe": {"name": "smoke", "surprise": 1}}, "surprise"),
+    ],
+)
+def test_wrong_manifests_are_refused(
+    released: Codebook, splits: Path, change: dict[str, object], said: str
+) -> None:
+    path = splits / "released" / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ContractError, match=said):
+        load_codebook(splits / "released")
+
+
+def test_weights_of_another_shape_are_refused(released: Codebook, splits: Path) -> None:
+    path = splits / "released" / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["recipe"]["model"]["code_width"] = 8
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ContractError, match="size mismatch"):
+        load_codebook(splits / "released")
+
+
+def test_ablations_are_not_released(splits: Path, recipe: CodebookRecipe) -> None:
+    eight = replace(recipe, model=replace(recipe.model, codebook_size=8))
+    encoder = load_run(splits / "run").encoder
+    stages = [empty_stage(name, eight, encoder) for name in ("environment", "ego")]
+    codebook = Codebook("smoke-0", eight, encoder, stages[0], stages[1], {})
+    with pytest.raises(ContractError, match="codebook"):
+        release(codebook, splits / "released", {})
+    with pytest.raises(ContractError, match="codebook"):
+        encode_scenes(codebook, ShardReader(sorted(split_folder("val").glob("*.parquet"))), "val")
+
+
+def test_what_is_absent_is_named(splits: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="codebook release"):
+        load_codebook(splits / "none")
+    with pytest.raises(FileNotFoundError, match="codebook train"):
+        load_run(splits / "none")
+    (splits / "run" / "environment" / "checkpoint.pt").unlink()
+    with pytest.raises(FileNotFoundError, match="environment is not done"):
+        load_run(splits / "run")
+
+
+def test_files_are_small_and_half(released: Codebook, splits: Path) -> None:
+    from safetensors.torch import load_file
+
+    weights = load_file(splits / "released" / WEIGHTS)
+    numbers = [value for value in weights.values() if value.is_floating_point()]
+    assert {value.dtype for value in numbers} == {torch.float16}
+    assert not [name for name in weights if name.endswith(TRAINING_ONLY)]

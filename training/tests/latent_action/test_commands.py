@@ -1,0 +1,116 @@
+"""``latentvla-train codebook`` from end to end with the recipe ``smoke``, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from latentvla_training import cli
+from latentvla_training.latent_action import commands
+from latentvla_training.latent_action.meaning import Motion, code_meanings, typical_pairs
+from latentvla_training.latent_action.report import pool
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LATENTVLA_LAUNCHED", "1")  # train here, not in a process of its own
+    monkeypatch.chdir(tmp_path)
+
+
+def outcome(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    monkeypatch.setattr(sys, "argv", ["latentvla-train", "codebook", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return caught.value.code
+
+
+def test_smoke(
+    splits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Train with controls, release, encode, report."""
+    monkeypatch.setattr(commands, "_RUNS", splits / "runs")
+    for seed in ("0", "1"):
+        arguments = ("train", "--recipe", "smoke", "--seed", seed, "--controls")
+        assert outcome(monkeypatch, *arguments) == 0
+    run = str(splits / "runs" / "smoke-s0")
+    assert outcome(monkeypatch, "release", "--run", run, "--out", str(splits / "book")) == 0
+    codebook_id = capsys.readouterr().out.split()[-1]
+    arguments = ("encode", "--codebook", str(splits / "book"), "--split", "train", "test")
+    assert outcome(monkeypatch, *arguments) == 0
+    assert str(splits / "data" / "codes" / codebook_id / "test.safetensors") in (
+        capsys.readouterr().out
+    )
+    figures, page = splits / "codebook.json", splits / "docs" / "latent_actions.md"
+    code = outcome(
+        monkeypatch,
+        *("report", "--runs", "smoke-s0", "smoke-s1"),
+        *("--json", str(figures), "--out", str(page)),
+    )
+    assert code in (0, 1)  # whether so small a codebook passes is not asked
+    result = json.loads(figures.read_text())
+    assert [one["seed"] for one in result["runs"]] == [0, 1]
+    assert set(result["runs"][0]["ego_probe"]) == {
+        "ego", "environment", "one_stage", "shuffled", "continuous",
+    }  # fmt: skip
+    assert len(result["meanings"]) == 16
+    text = page.read_text()
+    for heading in ("The codebook", "Swapping", "Gates", "What they do not say"):
+        assert heading in text
+    assert "](latent_actions.jpg)" in text and (page.with_suffix(".jpg")).stat().st_size > 10_000
+    passed = [all(one.values()) for one in result["gates"]]
+    assert (code == 0) == all(passed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("train --recipe none", "expected a YAML file or one of"),
+        ("train --recipe unknown.yaml", "surprise"),
+        ("train --recipe smoke --processes 0", "--processes"),
+        ("train --recipe smoke --seed -1", "seed"),
+        ("release --run ./none", "codebook train"),
+        ("encode --codebook ./none", "codebook release"),
+        ("report --runs ./none --out none.md", "codebook train"),
+        ("report --train-shards 0", "--train-shards"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    splits: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, said: str
+) -> None:
+    Path("unknown.yaml").write_text("name: x\nsurprise: 1\n")
+    code = outcome(monkeypatch, *arguments.split())
+    assert isinstance(code, str)
+    assert code.startswith("latentvla-train: ") and "\n" not in code
+    assert said in code
+
+
+def test_no_scenes_says_how_to_make_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path / "empty"))
+    code = outcome(monkeypatch, "train", "--recipe", "smoke", "--run", "./run")
+    assert isinstance(code, str) and "world make --split train" in code
+
+
+def test_pooling_over_seeds() -> None:
+    found = [{"a": 1.0, "b": {"c": [1.0, 2.0]}, "n": 3}, {"a": 3.0, "b": {"c": [2.0, 2.0]}, "n": 3}]
+    pooled = pool(found)
+    assert pooled["a"] == {"mean": 2.0, "spread": pytest.approx(2**0.5), "runs": 2}
+    assert pooled["b"]["c"][0]["mean"] == 1.5 and pooled["b"]["c"][1]["spread"] == 0.0
+    assert "n" not in pooled
+    assert pool(found[:1])["a"]["spread"] is None
+
+
+def test_meanings_are_means() -> None:
+    codes = np.array([[0, 1], [0, 2], [1, 1]])
+    motion = Motion(
+        np.array([1.0, 3.0, -2.0]), np.array([0.0, 10.0, 0.0]), np.array([5.0, 7.0, 1.0])
+    )
+    meanings = code_meanings(codes, motion, 3)
+    assert meanings[0]["at"][0]["delta_v"] == 2.0 and meanings[0]["at"][0]["delta_yaw"] == 5.0
+    assert meanings[1]["at"][1]["driven"] == 3.0
+    assert meanings[2]["at"][0] == {"share": 0.0}
+    assert meanings[1]["share"] == pytest.approx(3 / 6)
+    episodes = np.array(["a", "a", "b"])
+    assert typical_pairs(codes, motion, 0, episodes, 3) in ([0], [1])  # one an episode

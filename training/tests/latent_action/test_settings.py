@@ -1,0 +1,79 @@
+"""Recipes of codebooks refuse what they do not know; ``base`` is the size of the papers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from latentvla_training.engine.recipe import build
+from latentvla_training.latent_action.dynamics import EGO, ENVIRONMENT, LatentDynamics
+from latentvla_training.latent_action.settings import (
+    CodebookRecipe,
+    DynamicsSettings,
+    load_codebook_recipe,
+)
+
+from latentvla_ros.contract import ContractError
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"name": "x", "surprise": 1}, "surprise"),
+        ({"name": "x", "model": {"codebok_size": 16}}, "codebok_size"),
+        ({"name": "x", "model": {"width": 30}}, "model.width"),
+        ({"name": "x", "model": {"codebook_size": 1}}, "model.codebook_size"),
+        ({"name": "x", "model": {"times_s": [0.0, 1.0, 1.0]}}, "model.times_s"),
+        ({"name": "x", "model": {"times_s": [1.0, 2.0]}}, "model.times_s"),
+        ({"name": "x", "frames": {"encoder": "resnet"}}, "frames.encoder"),
+        ({"name": "x", "frames": {"encoder": "dinov2"}}, "frames.pretrained"),
+        ({"name": "x", "frames": {"width": 100}}, "frames.width"),
+        ({"name": "x", "loss": {"commitment": -1.0}}, "loss.commitment"),
+        ({"name": "x", "loss": {"change": 2.0}}, "loss.change"),
+        ({"name": "x", "seed": -1}, "seed"),
+        ({"name": "x", "data": {"recordings": [1]}}, "data.recordings"),
+    ],
+)
+def test_bad_recipes_name_the_key(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        build(CodebookRecipe, values, "recipe")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nano", "smoke", "base"])
+def test_shipped_recipes_have_the_vocabulary(name: str) -> None:
+    recipe = load_codebook_recipe(name)
+    recipe.model.check_vocabulary()
+    assert recipe.loss.commitment == 0.25
+    assert recipe.stage(EGO).run.seed == recipe.seed
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        DynamicsSettings(codebook_size=8),
+        DynamicsSettings(codebook_size=32),
+        DynamicsSettings(times_s=(0.0, 1.0, 2.0, 3.0)),
+    ],
+)
+def test_ablations_are_no_vocabulary(settings: DynamicsSettings) -> None:
+    with pytest.raises(ContractError, match="codebook"):
+        settings.check_vocabulary()
+
+
+def test_base_on_the_meta_device() -> None:
+    """12 + 12 blocks of width 768: 7.1 M parameters a block, 16 x 128 codes (method.md 3.2)."""
+    recipe = load_codebook_recipe("base")
+    places = recipe.frames.height // 14, recipe.frames.width // 14
+    with torch.device("meta"):
+        stages = {
+            name: LatentDynamics(name, recipe.model, recipe.loss, places, 768)
+            for name in (ENVIRONMENT, EGO)
+        }
+    for stage in stages.values():
+        count = sum(parameter.numel() for parameter in stage.parameters())
+        assert 24 * 7.08e6 < count < 24 * 7.08e6 + 10e6
+        assert stage.bottleneck.entries.shape == (16, 128)
+        assert stage.encoder.blocks[0].query_key_value.weight.shape == (3 * 768, 768)
+    optimizer = recipe.environment.optimizer
+    assert (optimizer.learning_rate, optimizer.weight_decay, optimizer.clip) == (1e-4, 1e-2, 0.1)
+    assert recipe.environment.run.steps == 100_000
