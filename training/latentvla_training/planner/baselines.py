@@ -15,6 +15,7 @@ from latentvla_ros.model.ego_encoder import EgoPrior
 from latentvla_ros.model.kinematics import bounded_curvature, rollout
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner.augmentation import hide_ego_state
+from latentvla_training.planner.dataset import scenes_to_imitate
 
 #: Columns of a split that the ego-status net reads, in this order.
 EGO_INPUTS = ("ego_history", "ego_history_mask", "ego_dynamics", "ego_dynamics_mask", "command")
@@ -128,9 +129,9 @@ def train_ego_prior(
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     columns = ego_columns(train)
-    future = train.columns["future_2hz"]
+    future, scenes = train.columns["future_2hz"], scenes_to_imitate(train)
     for _ in range(settings.steps):
-        chosen = rng.integers(0, len(train), settings.batch_size)
+        chosen = rng.choice(scenes, settings.batch_size)
         batch = [column[chosen].copy() for column in columns]
         hidden = rng.random(settings.batch_size) < drop_probability
         parts = [array[hidden] for array in batch[:4]]

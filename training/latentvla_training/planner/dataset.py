@@ -16,7 +16,6 @@ from torch.utils.data import Dataset, Sampler
 
 from latentvla_ros.contract import Observation
 from latentvla_ros.model.config import PlannerConfig
-from latentvla_training.data.image_encoding import decode_views
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner.augmentation import AugmentationSettings, augment
 from latentvla_training.planner.lamps import own_lamps
@@ -74,7 +73,7 @@ class SceneDataset(Dataset[Item]):
         if self.blank:
             views = len(config.view_time_offsets_s)
             return np.zeros((views, config.image_height, config.image_width, 3), np.uint8)
-        return decode_views(self.reader.jpegs(index), config.image_width, config.image_height)
+        return self.reader.views(index, config.image_width, config.image_height)
 
     def __getitem__(self, address: int | tuple[int, int]) -> Item:
         """Return Scene ``index``, or (position in the run, index) for an augmented sample."""
@@ -95,6 +94,15 @@ class SceneDataset(Dataset[Item]):
             item["light_distance_m"] = np.float32(target.light_distance_m)
             item["lamps"] = target.lamps
         return item
+
+
+def scenes_to_imitate(reader: ShardReader) -> NDArray[np.int64]:
+    """Return the Scenes that training uses: not those where the expert scores 0 in either score.
+
+    Nothing can learn from a failed example (experiments.md section 2). Tests keep every Scene.
+    """
+    columns = reader.columns
+    return np.flatnonzero((columns["expert_pdms"] != 0.0) & (columns["expert_epdms"] != 0.0))
 
 
 def compute_targets(reader: ShardReader, grid: RasterGrid) -> list[AuxiliaryTargets]:
@@ -119,12 +127,17 @@ class RunSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (position, scene) from a position of the run on; every epoch is a new shuffle.
 
     Args:
-        scenes: in the split. batch_size, steps: of the run. start_step: where to begin.
-        seed: of the shuffles.
+        scenes: (N,) indices of those to show. batch_size, steps: of the run.
+        start_step: where to begin. seed: of the shuffles.
     """
 
     def __init__(
-        self, scenes: int, batch_size: int, steps: int, start_step: int = 0, seed: int = 0
+        self,
+        scenes: NDArray[np.int64],
+        batch_size: int,
+        steps: int,
+        start_step: int = 0,
+        seed: int = 0,
     ) -> None:
         self.scenes, self.batch_size, self.steps = scenes, batch_size, steps
         self.start_step, self.seed = start_step, seed
@@ -137,10 +150,10 @@ class RunSampler(Sampler[list[tuple[int, int]]]):
         for step in range(self.start_step, self.steps):
             batch = []
             for position in range(step * self.batch_size, (step + 1) * self.batch_size):
-                if position // self.scenes != epoch:
-                    epoch = position // self.scenes
+                if position // len(self.scenes) != epoch:
+                    epoch = position // len(self.scenes)
                     order = np.random.default_rng((self.seed, epoch)).permutation(self.scenes)
-                batch.append((position, int(order[position % self.scenes])))
+                batch.append((position, int(order[position % len(order)])))
             yield batch
 
 

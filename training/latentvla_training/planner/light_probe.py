@@ -14,17 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
 from latentvla_ros.model.bev import project
-from latentvla_ros.model.config import PlannerConfig
 from latentvla_ros.model.planner import StudentPlanner
-from latentvla_ros.runtime.bundle import WEIGHTS_FILE, load_bundle
-from latentvla_training.data.image_encoding import decode_views
+from latentvla_ros.runtime.bundle import load_bundle
 from latentvla_training.data.make import ensure_split
 from latentvla_training.data.shards import ShardReader
+from latentvla_training.planner.hosts import bundle_planner
 from latentvla_training.planner.lamps import own_lamps
 from latentvla_training.world.road_map import SignalState
 
@@ -111,7 +109,7 @@ def probe_features(planner: StudentPlanner, reader: ShardReader, scenes: LightSc
         part = slice(start, start + 32)
         images = np.stack(
             [
-                decode_views(reader.jpegs(int(i))[:1], config.image_width, config.image_height)
+                reader.views(int(i), config.image_width, config.image_height, most=1)
                 for i in scenes.index[part]
             ]
         )
@@ -194,14 +192,10 @@ def probe_lights(planner: StudentPlanner, train: ShardReader, test: ShardReader)
 def probe_bundle(bundle_name: str, max_train_shards: int = 0) -> dict[str, Any]:
     """Run ``probe_lights`` on the trunk of a bundle; absent splits are made."""
     bundle = load_bundle(bundle_name)
-    planner = StudentPlanner(PlannerConfig.from_dict(bundle.manifest.model))
-    weights = load_file(bundle.file(WEIGHTS_FILE))
-    state = planner.state_dict()
-    planner.load_state_dict({name: value.to(state[name].dtype) for name, value in weights.items()})
     train = ensure_split("train")
     if max_train_shards:
         train = ShardReader(train.paths[:max_train_shards])
-    return probe_lights(planner, train, ensure_split("test"))
+    return probe_lights(bundle_planner(bundle), train, ensure_split("test"))
 
 
 def _share(right: NDArray[np.bool_]) -> dict[str, float | int]:

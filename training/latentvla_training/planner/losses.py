@@ -2,7 +2,8 @@
 
 After iPad: the nearest proposal is pulled to the driven future, earlier rounds count less. What is
 judged is the *selected* plan, so selection is trained for its expected distance, and the proposals
-that would be selected are trained too.
+that would be selected are trained too. Where the PDM score of the proposals is known, what they
+lose of it counts as distance.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class LossSettings:
         assignment: weight of the cross-entropy to the softly nearest proposals.
         temperature_m: softness of that assignment.
         auxiliary: factor on all auxiliary losses.
+        pdm: metres that a whole PDM score counts in selection; 0: it is not computed.
     """
 
     yaw: float = 1.0
@@ -39,6 +41,7 @@ class LossSettings:
     assignment: float = 0.2
     temperature_m: float = 0.5
     auxiliary: float = 1.0
+    pdm: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -69,12 +72,14 @@ def imitation_loss(
     future: Tensor,
     future_mask: Tensor,
     settings: LossSettings,
+    quality: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return the weighted losses by name.
 
     Args:
         rounds: candidates (B, M, 8, 3) after each round. scores: (B, M) of the last.
         future: (B, 8, 3). future_mask: (B, 8) bool.
+        quality: PDM scores (B, M) of the last round's candidates, 0 ... 1; None: not known.
     """
     log_probability = functional.log_softmax(scores, dim=1)
     probability = log_probability.exp()
@@ -88,9 +93,11 @@ def imitation_loss(
             + settings.selected * (chosen * distance).sum(dim=1)
         )
         plan = plan + settings.round_decay ** (len(rounds) - 1 - index) * per_scene.mean()
-    target_distance = ade.detach()  # of the last round
-    expected = (probability * target_distance).sum(dim=1).mean()
-    assignment = functional.softmax(-target_distance / settings.temperature_m, dim=1)
+    cost = ade.detach()  # of the last round
+    if quality is not None:
+        cost = cost + settings.pdm * (1.0 - quality)
+    expected = (probability * cost).sum(dim=1).mean()
+    assignment = functional.softmax(-cost / settings.temperature_m, dim=1)
     cross_entropy = -(assignment * log_probability).sum(dim=1).mean()
     return {
         "plan": plan,

@@ -55,28 +55,6 @@ def interval(values: F64, weights: F64) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def ratio_interval(first: F64, second: F64, weights: F64) -> tuple[float, float, float]:
-    """Return mean(first) / mean(second) with its paired 95 % interval; NaN where second is 0."""
-    valid = np.isfinite(first) & np.isfinite(second)
-    top, bottom = weights[:, valid] @ first[valid], weights[:, valid] @ second[valid]
-    ratios = top[bottom > 0] / bottom[bottom > 0]
-    if not len(ratios):
-        return float("nan"), float("nan"), float("nan")
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return float(first[valid].mean() / second[valid].mean()), float(low), float(high)
-
-
-def row(errors: Errors, decision: NDArray[np.bool_], weights: F64) -> dict[str, object]:
-    """Return one row of the table of results; distances in m."""
-    result: dict[str, object] = {}
-    for name, chosen in (("", np.ones(len(decision), np.bool_)), ("_decision", decision)):
-        for figure, values in (("ade", errors.ade), ("fde", errors.fde)):
-            key = f"{figure}{name}"
-            result[key] = float(np.nanmean(values[chosen])) if chosen.any() else float("nan")
-            result[f"{figure}_ci{name}"] = list(interval(values[chosen], weights[:, chosen]))
-    return result
-
-
 def wrong_scene(
     speed: F64, command: NDArray[np.integer], networks: NDArray[np.str_]
 ) -> NDArray[np.int64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,6 @@ from latentvla_ros.contract import ContractError, Observation, View
 from latentvla_ros.data import data_path
 from latentvla_ros.model.planner import StudentPlanner
 from latentvla_ros.runtime.bundle import load_bundle, write_manifest
-from latentvla_training.data.image_encoding import decode_views
 from latentvla_training.data.shards import ShardReader, load_split
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.recipe import Recipe, build
@@ -25,9 +23,13 @@ from latentvla_training.export.bundle_writer import make_manifest, write_bundle
 from latentvla_training.export.parity import Parity
 from latentvla_training.planner.baselines import EgoStatusSettings, train_ego_status
 from latentvla_training.planner.released import released_folder, save_blank, save_ego_status
+from latentvla_training.report.identity import commit, joined_hash
 from latentvla_training.world.rig import default_slots
 
 PARITY_SCENES = 50
+
+#: What a bundle's manifest keeps of a result.
+_RECORDED = ("scenes", "networks", "decision_scenes", "rows", "ratios", "differences")
 
 #: Views of the built-in world's cameras, by the recipe's time offsets (world_adapter.NANO_VIEWS).
 VIEWS = (View("front"), View("left"), View("right"), View("front", -0.5))
@@ -38,12 +40,15 @@ def load_run(folder: Path) -> tuple[Recipe, StudentPlanner, int]:
 
     Raises:
         FileNotFoundError: the folder holds no run, or one without a checkpoint.
+        ContractError: the run is a diagnostic, whose planner was told what no car can know.
     """
     path = folder / "recipe.yaml"
     state = load_checkpoint(folder)
     if not path.is_file() or state is None:
         raise FileNotFoundError(f"{folder} holds no run with a checkpoint")
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if isinstance(values, dict) and "diagnostic" in values:
+        raise ContractError(f"run {folder}", values["diagnostic"], "a planner's run")
     recipe = build(Recipe, values, str(path))
     planner = StudentPlanner(recipe.model)
     prefix = "planner."  # beside it are the auxiliary heads, which end here
@@ -61,16 +66,18 @@ def scene_inputs(
 ) -> dict[str, NDArray[Any]]:
     """Return the network inputs of one Scene with a batch dimension of 1."""
     config = planner.config
-    images = decode_views(reader.jpegs(index), config.image_width, config.image_height)
+    images = reader.views(index, config.image_width, config.image_height)
     inputs = {name: reader.columns[name][index : index + 1] for name in Observation.INPUTS[1:]}
     return {"images": images[None], **inputs}
 
 
-def export_run(run: Path, name: str, folder: Path | None = None, split: str = "val") -> Parity:
+def export_run(
+    run: Path, name: str, folder: Path | None = None, split: str = "val", revision: int = 1
+) -> Parity:
     """Write the bundle of a run, checked on 50 Scenes of ``split``.
 
     Args:
-        name: of the bundle. folder: where to; by default among the shipped bundles.
+        name, revision: of the bundle. folder: where to; by default among the shipped bundles.
 
     Raises:
         ContractError: torch and ONNX Runtime disagree, or the run cannot see.
@@ -81,7 +88,11 @@ def export_run(run: Path, name: str, folder: Path | None = None, split: str = "v
     reader = load_split(split)
     chosen = np.linspace(0, len(reader) - 1, min(PARITY_SCENES, len(reader))).astype(int)
     manifest = make_manifest(
-        f"{name}-1", planner.config, default_slots(), VIEWS, provenance=_provenance(recipe, step)
+        f"{name}-{revision}",
+        planner.config,
+        default_slots(),
+        VIEWS,
+        provenance=_provenance(recipe, step),
     )
     inputs = [scene_inputs(reader, int(index), planner) for index in chosen]
     return write_bundle(planner, manifest, folder or data_path() / "bundles" / name, inputs)
@@ -90,13 +101,20 @@ def export_run(run: Path, name: str, folder: Path | None = None, split: str = "v
 def record_metrics(bundle_name: str, split: str, result: dict[str, Any]) -> None:
     """Put the figures that a bundle was measured at into its manifest (which no hash covers)."""
     bundle = load_bundle(bundle_name)
-    kept = {key: result[key] for key in ("scenes", "networks", "decision_scenes", "rows", "ratios")}
+    kept = {key: result[key] for key in _RECORDED}
     manifest = bundle.manifest
     write_manifest(replace(manifest, metrics={**manifest.metrics, split: kept}), bundle.path)
 
 
-def release_baselines(blank_run: Path, folder: Path | None = None) -> dict[str, Any]:
+def release_baselines(
+    blank_run: Path, folder: Path | None = None, seed: int | None = None
+) -> dict[str, Any]:
     """Train the ego-status net, take the blank planner of a run, and write both for release.
+
+    Args:
+        blank_run: folder of a run on blank images.
+        folder: where to; by default that of the baselines that ship.
+        seed: of the ego-status net; by default that of the run.
 
     Returns:
         the manifest's text about the two.
@@ -108,14 +126,18 @@ def release_baselines(blank_run: Path, folder: Path | None = None) -> dict[str, 
     if not recipe.blank_images:
         raise ContractError("blank_run", recipe.name, "a run with blank_images: true")
     folder = folder or released_folder()
-    save_blank(planner, {"provenance": _provenance(recipe, step)}, folder)
-    settings = EgoStatusSettings()
+    state = load_checkpoint(blank_run)
+    assert state is not None  # load_run read it
+    features = state["averaged"]["blank_map"]
+    save_blank(planner, features, {"provenance": _provenance(recipe, step)}, folder)
+    settings = EgoStatusSettings(seed=recipe.run.seed if seed is None else seed)
     best = train_ego_status(load_split("train"), load_split("val"), settings)
     about = {
         "val_ade_by_drop_ego_state": {str(key): value for key, value in best.val_ade.items()},
         "drop_ego_state": best.drop_ego_state,
         "steps": settings.steps,
         "batch_size": settings.batch_size,
+        "seed": settings.seed,
     }
     save_ego_status(best.net, {"width": settings.width, "layers": settings.layers}, about, folder)
     return about
@@ -130,7 +152,7 @@ def _provenance(recipe: Recipe, step: int) -> dict[str, Any]:
         hashes[split] = {"scenes": len(reader), "shards": len(reader.paths)}
         if summary.is_file():
             content = json.loads(summary.read_text())
-            hashes[split]["content_sha256"] = _joined_hash(content.get("hashes", {}))
+            hashes[split]["content_sha256"] = joined_hash(content.get("hashes", {}))
     return {
         "recipe": recipe.name,
         "start_from": recipe.start_from,  # passes of that run come on top
@@ -141,26 +163,5 @@ def _provenance(recipe: Recipe, step: int) -> dict[str, Any]:
         "data": hashes,
         "torch": version("torch"),
         "timm": version("timm"),
-        "commit": _commit(),
+        "commit": commit(),
     }
-
-
-def _joined_hash(hashes: dict[str, str]) -> str:
-    import hashlib
-
-    text = "\n".join(f"{name} {digest}" for name, digest in sorted(hashes.items()))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _commit() -> str:
-    root = Path(__file__).resolve().parents[3]
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()

@@ -61,6 +61,23 @@ class Baselines:
     blank: BlankPlanner
     provenance: dict[str, Any]
 
+    @property
+    def blank_id(self) -> str:
+        """What a run names that goes on from the blank planner."""
+        return f"blank-{self.provenance[BLANK]['sha256'][:8]}"
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells one pair of baselines from another: hashes, seeds, budgets."""
+        ego, blank = self.provenance[EGO_STATUS], self.provenance[BLANK]
+        made = blank.get("provenance", {})
+        return {
+            "ego_status": {name: ego.get(name) for name in ("sha256", "seed", "steps")},
+            "blank": {
+                "sha256": blank["sha256"],
+                **{name: made.get(name) for name in ("recipe", "start_from", "seed", "passes")},
+            },
+        }
+
 
 def save_ego_status(
     net: EgoStatusNet, shape: dict[str, int], about: dict[str, Any], folder: Path
@@ -69,34 +86,17 @@ def save_ego_status(
     _save(folder, EGO_STATUS, dict(net.state_dict()), {"shape": shape, **about})
 
 
-def save_blank(planner: StudentPlanner, about: dict[str, Any], folder: Path) -> None:
-    """Write the planner that was trained on blank images."""
+def save_blank(
+    planner: StudentPlanner, features: Tensor, about: dict[str, Any], folder: Path
+) -> None:
+    """Write the planner that was trained on blank images; ``features`` (C, h, w) stand for them."""
     config = planner.eval().config
-    features = blank_features(planner)
     state = {
         name: value
         for name, value in planner.state_dict().items()
         if not name.startswith(_LEFT_OUT) and value.is_floating_point()
     }
-    _save(folder, BLANK, {**state, _FEATURES: features}, {"model": config.to_dict(), **about})
-
-
-def blank_features(planner: StudentPlanner) -> Tensor:
-    """Return the stride-8 features (1, C, h, w) of a blank image, as training computed them.
-
-    Every image of its training was the same, so the statistics of a batch are those of that image;
-    running averages of them lag behind and, divided by a variance of nearly nothing, lead astray.
-    """
-    config, encoder = planner.config, planner.image_encoder
-    shape = (1, 1, config.image_height, config.image_width, 3)
-    was_training = encoder.training
-    encoder.train()
-    with torch.no_grad():
-        features = planner.encode_images(
-            torch.zeros(shape, dtype=torch.uint8, device=encoder.mean.device)
-        )
-    encoder.train(was_training)
-    return features[0]
+    _save(folder, BLANK, {**state, _FEATURES: features[None]}, {"model": config.to_dict(), **about})
 
 
 def _save(folder: Path, name: str, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ def load_baselines(folder: Path | None = None) -> Baselines:
         FileNotFoundError: there are none. ContractError: a file does not match its hash.
     """
     folder = folder or released_folder()
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = _read_manifest(folder)
     weights = {name: _load(folder, name, manifest) for name in (EGO_STATUS, BLANK)}
     net = EgoStatusNet(**manifest[EGO_STATUS]["shape"])
     net.load_state_dict(weights[EGO_STATUS])
@@ -138,6 +138,21 @@ def load_baselines(folder: Path | None = None) -> Baselines:
     if lacking or unexpected:
         raise ContractError(BLANK, [*lacking, *unexpected][:3], "exactly the planner's tensors")
     return Baselines(net.eval(), BlankPlanner(planner, features), manifest)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no baselines in {folder}; make them with latentvla-train release-baselines --out"
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ContractError(str(path), str(error), "the JSON of release-baselines") from error
+    if not isinstance(manifest, dict):
+        raise ContractError(str(path), type(manifest).__name__, "the JSON of release-baselines")
+    return manifest
 
 
 def _load(folder: Path, name: str, manifest: dict[str, Any]) -> dict[str, Tensor]:

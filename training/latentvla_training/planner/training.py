@@ -18,9 +18,9 @@ from latentvla_training.engine.loop import run_training
 from latentvla_training.engine.recipe import Recipe
 from latentvla_training.planner.auxiliary import AuxiliaryHeads, auxiliary_loss
 from latentvla_training.planner.baselines import EgoStatusSettings, train_ego_prior
-from latentvla_training.planner.dataset import RunSampler, SceneDataset, collate
+from latentvla_training.planner.dataset import RunSampler, SceneDataset, collate, scenes_to_imitate
 from latentvla_training.planner.losses import imitation_loss, selected_ade
-from latentvla_training.planner.released import blank_features
+from latentvla_training.planner.plan_quality import PlanQuality
 
 DECISION_ADE_M = 2.0
 
@@ -30,11 +30,15 @@ class TrainedPlanner(nn.Module):
 
     The latent reasoner has no codebook to learn yet: it is frozen and its gate stays at zero, so it
     is left out of the computation, which changes nothing.
+
+    Args:
+        recipe: of the run.
+        quality: tells the PDM scores of proposals where ``recipe.loss.pdm`` asks for them.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, quality: PlanQuality | None = None) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.quality = recipe, quality
         self.planner = StudentPlanner(recipe.model)
         self.heads = AuxiliaryHeads(recipe.model)
         self.planner.reasoner.requires_grad_(False)
@@ -42,20 +46,19 @@ class TrainedPlanner(nn.Module):
         if self.planner.head.fusion is not None:
             self.planner.head.fusion.requires_grad_(False)
         if recipe.blank_images:  # nothing to see, nothing to learn from pixels
-            self.heads.look.requires_grad_(False)
-            self.heads.seen_light.requires_grad_(False)
-            self.heads.lamps.requires_grad_(False)
+            for unused in (self.heads.look, self.heads.seen_light, self.heads.lamps):
+                unused.requires_grad_(False)
+            # Whatever an encoder makes of images that are all zero, it is one constant map.
+            self.planner.image_encoder.requires_grad_(False)
+            height, width = recipe.model.image_height // 8, recipe.model.image_width // 8
+            self.blank_map = nn.Parameter(torch.zeros(recipe.model.image_channels, height, width))
         self.planner.image_encoder.to(memory_format=torch.channels_last)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Return stride-8 features (B, V, C, h, w); blank images are one image, encoded once."""
+        """Return stride-8 features (B, V, C, h, w); of blank images one map that is learned."""
         if not self.recipe.blank_images:
             return self.planner.encode_images(images)
-        if self.training:
-            one = self.planner.encode_images(torch.zeros_like(images[:1, :1]))
-        else:
-            one = blank_features(self.planner)[None]
-        return one.expand(*images.shape[:2], *one.shape[2:])
+        return self.blank_map.expand(*images.shape[:2], *self.blank_map.shape)
 
     def encode(self, batch: dict[str, Tensor]) -> Encoded:
         """Return what the planner knows of a batch."""
@@ -67,7 +70,14 @@ class TrainedPlanner(nn.Module):
         encoded = self.encode(batch)
         rounds, scores = self.planner.decode(encoded, None)
         settings = self.recipe.loss
-        losses = imitation_loss(rounds, scores, batch["future"], batch["future_mask"], settings)
+        quality = None
+        if settings.pdm > 0:
+            if self.quality is None:
+                raise ContractError("loss.pdm", settings.pdm, "0 without labels to score plans by")
+            quality = self.quality(batch["index"], rounds[-1])
+        losses = imitation_loss(
+            rounds, scores, batch["future"], batch["future_mask"], settings, quality
+        )
         if settings.auxiliary > 0:
             predicted = self.heads(encoded, with_images=not self.recipe.blank_images)
             targets = batch
@@ -90,7 +100,7 @@ class PlannerTask:
         )
         net = train_ego_prior(train, prior, hidden.drop_ego_state)
         torch.manual_seed(recipe.run.seed)
-        module = TrainedPlanner(recipe)
+        module = TrainedPlanner(recipe, PlanQuality(train) if recipe.loss.pdm > 0 else None)
         module.planner.ego_prior.load_state_dict(net.prior.state_dict())
         self.module: nn.Module = module
         self.train = SceneDataset(
@@ -106,7 +116,8 @@ class PlannerTask:
     def batches(self, start_step: int, process: int, processes: int) -> Iterable[dict[str, Tensor]]:
         """Yield the batches of this process; each takes its share of every step's scenes."""
         run = self.recipe.run
-        sampler = RunSampler(len(self.train), run.batch_size, run.steps, start_step, run.seed)
+        scenes = scenes_to_imitate(self.train.reader)
+        sampler = RunSampler(scenes, run.batch_size, run.steps, start_step, run.seed)
         share = [batch[process::processes] for batch in sampler]
         return DataLoader(
             self.train,
@@ -156,23 +167,56 @@ def open_split(split: str, max_shards: int = 0) -> ShardReader:
 
 
 def start_from(trained: TrainedPlanner, run: Path) -> None:
-    """Give ``trained`` the averaged weights of another run.
+    """Give ``trained`` the weights that it begins with.
 
-    Heads that are new stay as they are, and so does the ego prior: every run trains its own.
+    Auxiliary heads that are new stay as they are, and so does the ego prior: every run trains its
+    own.
+
+    Args:
+        run: a run's folder, whose averaged weights are taken. Where there is none, its name is that
+            of what ships: the id of a bundle (``nano-2``), or ``blank-<first 8 hex of its hash>``
+            for the planner trained on blank images.
 
     Raises:
-        FileNotFoundError: ``run`` has no checkpoint.
+        FileNotFoundError: there is neither such a run nor such a planner.
         ContractError: its planner has other weights.
     """
     state = load_checkpoint(run)
-    if state is None:
-        raise FileNotFoundError(f"start_from: {run} has no checkpoint; train it first")
+    found = _shipped_weights(run.name, trained) if state is None else state["averaged"]
     own = ("heads.", "planner.ego_prior.")
-    weights = {k: v for k, v in state["averaged"].items() if not k.startswith(own[1])}
+    weights = {name: value for name, value in found.items() if not name.startswith(own[1])}
     missing, unexpected = trained.load_state_dict(weights, strict=False)
+    if trained.recipe.blank_images:
+        own += ("planner.image_encoder.",)  # not used
     wrong = [name for name in (*missing, *unexpected) if not name.startswith(own)]
     if wrong:
         raise ContractError("start_from", wrong[:3], f"the planner of {run}")
+
+
+def _shipped_weights(name: str, trained: TrainedPlanner) -> dict[str, Tensor]:
+    """Return the weights of a planner that ships, by the names of ``TrainedPlanner``."""
+    from latentvla_ros.runtime.bundle import load_bundle, shipped_bundles
+    from latentvla_training.planner.hosts import bundle_planner
+    from latentvla_training.planner.released import load_baselines
+
+    offered: list[str] = []
+    if trained.recipe.blank_images:
+        baselines = load_baselines()
+        offered.append(baselines.blank_id)
+        if name == baselines.blank_id:
+            blank = baselines.blank
+            weights = {f"planner.{key}": v for key, v in blank.planner.state_dict().items()}
+            return {**weights, "blank_map": blank.features[0]}
+    else:
+        for shipped in shipped_bundles():
+            bundle = load_bundle(shipped)
+            offered.append(bundle.manifest.bundle_id)
+            if name == bundle.manifest.bundle_id:
+                planner = bundle_planner(bundle)
+                return {f"planner.{key}": v for key, v in planner.state_dict().items()}
+    raise FileNotFoundError(
+        f"start_from: no run {name!r} with a checkpoint (train it first); what ships is {offered}"
+    )
 
 
 def train_planner(
@@ -187,7 +231,7 @@ def train_planner(
         open_split(recipe.data.train_split, recipe.data.max_shards),
         open_split(recipe.data.val_split),
     )
-    if recipe.start_from:
+    if recipe.start_from and load_checkpoint(folder) is None:
         assert isinstance(task.module, TrainedPlanner)
         start_from(task.module, folder.parent / recipe.start_from)
     return run_training(task, recipe, folder, stop_after_steps, progress)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner.augmentation import AugmentationSettings, hide_ego_state
-from latentvla_training.planner.dataset import RunSampler, SceneDataset, collate
+from latentvla_training.planner.dataset import (
+    RunSampler,
+    SceneDataset,
+    collate,
+    scenes_to_imitate,
+)
 from latentvla_training.planner.light_probe import fit_linear
 
 from latentvla_ros.contract import ContractError
@@ -59,13 +66,24 @@ def test_hidden_state_keeps_speed_and_yaw_rate() -> None:
 
 
 def test_sampler_resumes_and_visits_every_scene() -> None:
-    whole = list(RunSampler(10, 4, 5, seed=1))
-    assert list(RunSampler(10, 4, 5, start_step=2, seed=1)) == whole[2:]
+    whole = list(RunSampler(np.arange(10), 4, 5, seed=1))
+    assert list(RunSampler(np.arange(10), 4, 5, start_step=2, seed=1)) == whole[2:]
     flat = [address for batch in whole for address in batch]
     assert [position for position, _ in flat] == list(range(20))
     assert sorted(scene for _, scene in flat[:10]) == list(range(10))
     assert sorted(scene for _, scene in flat[10:]) == list(range(10))
     assert [scene for _, scene in flat[:10]] != [scene for _, scene in flat[10:]]
+
+
+def test_failed_examples_are_left_out(reader: ShardReader) -> None:
+    assert scenes_to_imitate(reader).tolist() == list(range(len(reader)))  # nothing known of them
+    scores = np.array([0.9, 0.0, np.nan, 0.4, 0.8])
+    lights = np.array([0.8, 0.0, np.nan, 0.4, 0.0])
+    scored = SimpleNamespace(columns={"expert_pdms": scores, "expert_epdms": lights})
+    kept = scenes_to_imitate(scored)  # type: ignore[arg-type]
+    assert kept.tolist() == [0, 2, 3]
+    shown = {scene for batch in RunSampler(kept, 2, 9) for _, scene in batch}
+    assert shown == {0, 2, 3}
 
 
 def test_collate_stacks(reader: ShardReader, tiny: PlannerConfig) -> None:

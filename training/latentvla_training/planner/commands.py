@@ -1,0 +1,95 @@
+"""``latentvla-train oracle-codes``; nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from latentvla_training.planner.hosts import Host
+
+#: The checkout's folder of runs.
+_RUNS = Path(__file__).resolve().parents[3] / "runs"
+
+
+@dataclass(frozen=True)
+class OracleCodes:
+    """Gate of a codebook: do its true codes, fused into a trained planner, improve its score?
+
+    Four contenders go on from one host and are scored on unseen networks. The same command again
+    goes on from where it was interrupted. Exit status 0: the gate is passed.
+    """
+
+    codes: str
+    """Folder with <split>.safetensors of latentvla-train codebook, or "kinematic" for codes made of
+    the driven future itself: what codes can do at best."""
+    bundle: str = "nano"
+    """The host: name or path of a bundle."""
+    host_run: str = ""
+    """The host: a run below runs/, or a folder, instead of a bundle."""
+    recipe: str = "nano"
+    """Name of a shipped recipe of this gate, or a YAML file."""
+    seeds: tuple[int, ...] = (0,)
+    """Of weights, order and augmentation; the result is pooled over them."""
+    splits: tuple[Literal["val", "test", "longtail", "ood"], ...] = ("test", "longtail")
+    """Where to score."""
+    run: str = ""
+    """Name below runs/, or a folder, for the contenders' runs; oracle_RECIPE by default."""
+    json: Path | None = None
+    """Write the result here, for latentvla-train report."""
+
+    def __call__(self) -> int:
+        from latentvla_training.data.shards import split_shards
+        from latentvla_training.engine.launch import launch, needs_launch
+        from latentvla_training.engine.recipe import load_record
+        from latentvla_training.planner.oracle_codes import KINEMATIC, OracleRecipe
+
+        recipe = load_record(OracleRecipe, self.recipe, "oracle_codes")
+        host = self._host()  # what is wrong is said before another process starts
+        for split in (recipe.data.train_split, recipe.data.val_split, *self.splits):
+            split_shards(split)
+        if self.codes != KINEMATIC and not Path(self.codes).is_dir():
+            raise FileNotFoundError(f"no folder {self.codes} with codes; or --codes {KINEMATIC}")
+        if needs_launch(1):
+            return launch(sys.argv[1:], 1)
+        from latentvla_training.planner.oracle_evaluation import run_gate
+
+        folder = _run_folder(self.run or f"oracle_{recipe.name}")
+        result = run_gate(host, recipe, self.codes, folder, self.seeds, self.splits, self.json)
+        print_gate(result)
+        return 0 if result["verdict"]["passed"] else 1
+
+    def _host(self) -> Host:
+        from latentvla_training.planner.hosts import bundle_host, run_host
+
+        return run_host(_run_folder(self.host_run)) if self.host_run else bundle_host(self.bundle)
+
+
+def _run_folder(name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    return path if path.name != name_or_path else _RUNS / name_or_path
+
+
+def print_gate(result: dict[str, Any]) -> None:
+    """Print the tables of a gate and its verdict."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from latentvla_training.report import oracle_tables
+
+    console = Console()
+    console.width = max(console.width, 150)  # also where the output is a file
+    for split, found in result["splits"].items():
+        title = f"{split}: {found['scenes']} scenes of {found['networks']} networks"
+        table = Table(*oracle_tables.HEADERS, title=title, title_justify="left")
+        for row in oracle_tables.score_rows(found):
+            table.add_row(*row)
+        table.add_section()
+        for row in oracle_tables.difference_rows(found):
+            table.add_row(*row)
+        console.print(table)
+    opened = {name: gates for name, gates in result["gate_opened"].items() if any(gates)}
+    console.print(f"Codes of {result['codebook']}; gates opened to {opened}")
+    console.print(oracle_tables.verdict_line(result))

@@ -1,0 +1,300 @@
+"""Heads trained on cached features of one frozen trunk, told more than images by latent states.
+
+Contenders that share a trunk differ in their *source*: a module that maps what it may read to
+latent states (B, 12, D), which the planner's gated fusion puts into the proposals. All begin with
+the weights of one host and see the same Scenes, disturbed in the same way, in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from latentvla_ros.contract import CODEBOOK_SIZE, NUM_LATENT_ACTIONS, ContractError, Observation
+from latentvla_ros.model.planner import StudentPlanner
+from latentvla_training.data.shards import ShardReader
+from latentvla_training.engine.recipe import LoopSettings
+from latentvla_training.planner.augmentation import AugmentationSettings, augment
+from latentvla_training.planner.cached_features import CachedFeatures
+from latentvla_training.planner.dataset import Item, RunSampler, collate, scenes_to_imitate
+from latentvla_training.planner.losses import LossSettings, imitation_loss, selected_ade
+from latentvla_training.planner.plan_quality import PlanQuality
+
+_INPUTS = tuple(name for name in Observation.INPUTS if name != "images")
+FEATURES = "image_features"
+
+
+@dataclass(frozen=True)
+class FeatureSplit:
+    """Scenes of a split with the features of a trunk.
+
+    Attributes:
+        reader: the Scenes. features: of the same Scenes.
+        extras: arrays (N, ...) by name that go into every batch, e.g. latent codes.
+    """
+
+    reader: ShardReader
+    features: CachedFeatures
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, count in (
+            ("features", len(self.features)),
+            *((f"extras.{name}", len(array)) for name, array in self.extras.items()),
+        ):
+            if count != len(self.reader):
+                raise ContractError(name, f"{count} scenes", f"{len(self.reader)}, as the split")
+
+
+class FeatureDataset(Dataset[Item]):
+    """Inputs with ``image_features`` (V, C, h, w) in place of images, the driven future, extras.
+
+    Args:
+        split: the Scenes.
+        augmentation: None for none. Colours cannot change any more; the rest can.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self, split: FeatureSplit, augmentation: AugmentationSettings | None = None, seed: int = 0
+    ) -> None:
+        self.split, self.seed = split, seed
+        self.augmentation = None if augmentation is None else replace(augmentation, photometric=0.0)
+
+    def __len__(self) -> int:
+        return len(self.split.reader)
+
+    def __getitem__(self, address: int | tuple[int, int]) -> Item:
+        """Return Scene ``index``, or (position in the run, index) for an augmented sample."""
+        position, index = address if isinstance(address, tuple) else (0, int(address))
+        columns = self.split.reader.columns
+        item: Item = {name: columns[name][index].copy() for name in _INPUTS}
+        item["images"] = np.array(self.split.features[index])
+        if self.augmentation is not None:
+            augment(item, self.augmentation, np.random.default_rng((self.seed, position)))
+        item[FEATURES] = item.pop("images")
+        item["future"] = columns["future_2hz"][index]
+        item["future_mask"] = columns["future_mask"][index]
+        item["index"] = np.int64(index)
+        for name, array in self.split.extras.items():
+            item[name] = array[index]
+        return item
+
+
+class Source(nn.Module):
+    """Where the latent states of a contender come from.
+
+    Attributes:
+        reads: entries of a batch, beside the network's inputs, that it is given. Nothing else
+            reaches it: not the driven future, not what other sources read.
+    """
+
+    reads: tuple[str, ...] = ()
+
+    def forward(self, known: dict[str, Tensor]) -> Tensor | None:
+        """Return states (B, 12, D), or None to leave the fusion out."""
+        raise NotImplementedError
+
+
+class NoStates(Source):
+    """The plain planner: the fusion is left out."""
+
+    def forward(self, _known: dict[str, Tensor]) -> Tensor | None:
+        """Return None."""
+        return None
+
+
+class FreeQueries(Source):
+    """Learned states that know nothing of the Scene: the capacity of a fusion without its news."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.states = nn.Parameter(torch.randn(NUM_LATENT_ACTIONS, width) * 0.5)
+
+    def forward(self, known: dict[str, Tensor]) -> Tensor | None:
+        """Return states (B, 12, D), the same for all."""
+        return self.states.expand(len(known["command"]), -1, -1)
+
+
+class CodeStates(Source):
+    """Codes as states: what a code means, plus which of the twelve it is.
+
+    Codes are (B, 12) integers under ``codes``; a missing one (below 0) has a state that says so.
+    """
+
+    reads = ("codes",)
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.meaning = nn.Embedding(CODEBOOK_SIZE + 1, width)
+        self.place = nn.Parameter(torch.randn(NUM_LATENT_ACTIONS, width) * 0.5)
+        nn.init.normal_(self.meaning.weight, std=0.5)
+
+    def forward(self, known: dict[str, Tensor]) -> Tensor | None:
+        """Return states (B, 12, D)."""
+        codes = known["codes"].long()
+        states: Tensor = self.meaning(torch.where(codes < 0, CODEBOOK_SIZE, codes)) + self.place
+        return states
+
+
+class PlannerOnFeatures(nn.Module):
+    """A planner whose trunk is frozen and not run; maps a batch to weighted losses.
+
+    Args:
+        planner: the host, with its weights; the trunk, the ego prior and the reasoner are frozen.
+        source: of its latent states.
+        loss: of imitation.
+        new_factor: the fusion and the source begin from nothing and learn so much faster.
+        gate_factor: the same of the gate. One scalar at the rate of matrices stays near its zero
+            for hundreds of steps, and what is behind it learns nothing that lasts meanwhile.
+        quality: tells the PDM scores of proposals of the training split where ``loss.pdm`` asks
+            for them.
+        proposals_only: what encodes the scene is frozen too and the proposal head alone learns,
+            which costs less.
+
+    Raises:
+        ContractError: the planner has no fusion for the states; ``loss.pdm`` without ``quality``.
+    """
+
+    def __init__(
+        self,
+        planner: StudentPlanner,
+        source: Source,
+        loss: LossSettings,
+        new_factor: float = 1.0,
+        gate_factor: float = 1.0,
+        quality: PlanQuality | None = None,
+        proposals_only: bool = False,
+    ) -> None:
+        super().__init__()
+        if loss.pdm > 0 and quality is None:
+            raise ContractError("loss.pdm", loss.pdm, "0 without labels to score plans by")
+        self.planner, self.source, self.loss, self.quality = planner, source, loss, quality
+        fusion, plain = planner.head.fusion, isinstance(source, NoStates)
+        if fusion is None and not plain:
+            raise ContractError("model.latent_fusion", False, "True, for states to be fused")
+        self.proposals_only = proposals_only
+        planner.requires_grad_(not proposals_only)
+        planner.head.requires_grad_(True)
+        for frozen in (planner.image_encoder, planner.ego_prior, planner.reasoner):
+            frozen.requires_grad_(False)
+        if fusion is not None:
+            fusion.requires_grad_(not plain)
+        self.learning_rate_factors = {
+            "planner.head.fusion.gate": gate_factor,
+            "planner.head.fusion.": new_factor,
+            "source.": new_factor,
+        }
+
+    def train(self, mode: bool = True) -> PlannerOnFeatures:
+        """Set the mode; what is frozen infers, also in training."""
+        super().train(mode)
+        if self.proposals_only:
+            self.planner.train(False)
+            self.planner.head.train(mode)
+        return self
+
+    def decode(self, batch: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Return candidates (B, M, 8, 3) of every round and scores (B, M) of the last."""
+        names = (FEATURES, *_INPUTS, *self.source.reads)
+        known = {name: batch[name] for name in names}
+        with _attention(known[FEATURES].device):
+            inputs = [known[name] for name in _INPUTS]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.proposals_only):
+                encoded = self.planner.encode(known[FEATURES].float(), *inputs)
+            return self.planner.decode(encoded, self.source(known))
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the losses of a batch."""
+        rounds, scores = self.decode(batch)
+        quality = None
+        if self.quality is not None and self.loss.pdm > 0:
+            quality = self.quality(batch["index"], rounds[-1])
+        future, mask = batch["future"], batch["future_mask"]
+        return imitation_loss(rounds, scores, future, mask, self.loss, quality)
+
+    @torch.inference_mode()
+    def plan(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the selected plans (B, 8, 3)."""
+        rounds, scores = self.decode(batch)
+        return rounds[-1][torch.arange(len(scores)), scores.argmax(dim=1)]
+
+
+def _attention(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context with the attention that is fastest for a few dozen tokens.
+
+    On a CPU the fused kernel takes a quarter of a training step, plain matrix products nearly none.
+    """
+    return sdpa_kernel([SDPBackend.MATH]) if device.type == "cpu" else nullcontext()
+
+
+class HeadRecipe(Protocol):
+    """What ``HeadTask`` reads of a recipe."""
+
+    @property
+    def augmentation(self) -> AugmentationSettings: ...
+
+    @property
+    def run(self) -> LoopSettings: ...
+
+
+class HeadTask:
+    """``engine.loop.Task`` of a planner on cached features."""
+
+    def __init__(
+        self, module: PlannerOnFeatures, recipe: HeadRecipe, train: FeatureSplit, val: FeatureSplit
+    ) -> None:
+        self.module: nn.Module = module
+        self.run = recipe.run
+        self.train = FeatureDataset(train, recipe.augmentation, recipe.run.seed)
+        count = min(len(val.reader), recipe.run.validate_scenes)
+        chosen = np.unique(np.linspace(0, len(val.reader) - 1, count).astype(int))
+        self.val = Subset(FeatureDataset(val), chosen.tolist())
+
+    def batches(self, start_step: int, process: int, processes: int) -> Iterable[dict[str, Tensor]]:
+        """Yield the batches of this process; each takes its share of every step's Scenes."""
+        run = self.run
+        scenes = scenes_to_imitate(self.train.split.reader)
+        sampler = RunSampler(scenes, run.batch_size, run.steps, start_step, run.seed)
+        share = [batch[process::processes] for batch in sampler]
+        return DataLoader(
+            self.train, batch_sampler=share, num_workers=run.workers, collate_fn=collate
+        )
+
+    @torch.no_grad()
+    def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:
+        """Return the ADE (m) over the validation Scenes, and how far the fusion's gate is open."""
+        assert isinstance(averaged, PlannerOnFeatures)
+        averaged.eval()
+        found = []
+        for batch in DataLoader(self.val, batch_size=32, collate_fn=collate):
+            moved = {name: value.to(device) for name, value in batch.items()}
+            with torch.autocast(device.type, torch.bfloat16):
+                rounds, scores = averaged.decode(moved)
+            found.append(selected_ade(rounds[-1], scores, moved["future"], moved["future_mask"]))
+        fusion = averaged.planner.head.fusion
+        gate = {} if fusion is None else {"gate": float(torch.tanh(fusion.gate))}
+        return {"ade": float(torch.cat(found).mean()), **gate}
+
+
+def plans_on_features(
+    module: PlannerOnFeatures, split: FeatureSplit, batch_size: int = 32
+) -> NDArray[np.float32]:
+    """Return the selected plans (N, 8, 3) of every Scene, computed in float32."""
+    module.eval()
+    device = module.planner.token_position.device
+    loader = DataLoader(FeatureDataset(split), batch_size=batch_size, collate_fn=collate)
+    plans = [
+        module.plan({name: value.to(device) for name, value in batch.items()}).float().cpu().numpy()
+        for batch in loader
+    ]
+    return np.concatenate(plans)
