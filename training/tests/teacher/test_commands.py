@@ -1,0 +1,80 @@
+"""``latentvla-train teacher`` from end to end with the real classes; mistakes end in one line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from latentvla_training import cli
+
+from .conftest import Place
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setenv("LATENTVLA_LAUNCHED", "1")  # in this process
+
+    def outcome(arguments: str) -> object:
+        monkeypatch.setattr(sys, "argv", ["latentvla-train", "teacher", *arguments.split()])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return caught.value.code
+
+    return outcome
+
+
+def test_smoke_from_end_to_end(
+    place: Place, run: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert callable(run)
+    folder, codes = place.root / "runs" / "smoke-s0", place.codes
+    assert run(f"train --recipe smoke --codes {codes} --run {folder}") == 0
+    assert (folder.parent / "smoke-vision" / "checkpoint.pt").is_file()
+    assert run(f"train --recipe smoke --codes {codes} --run {folder}") == 0  # nothing left to do
+    result, table = place.root / "result.json", place.root / "table.md"
+    told = run(f"evaluate --codes {codes} --runs {folder} --json {result} --markdown {table}")
+    assert told == 1  # six steps do not beat the nets
+    assert table.read_text().startswith("# Teacher smoke on test")
+    released = place.root / "released"
+    assert run(f"release --run {folder} --out {released} --result {result}") == 0
+    assert run(f"cache --teacher {released} --split test --out {place.root / 'cache'}") == 0
+    assert "test: 12 Scenes" in capsys.readouterr().out
+    assert run(f"cache --teacher {released} --split test --out {place.root / 'cache'}") == 0
+    assert run("describe --recipe smoke --measure --batch-size 2") == 0
+    told = capsys.readouterr().out
+    assert "GFLOP a Scene" in told and "2 Scenes at once" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("train --recipe none --codes x", "expected a YAML file or one of"),
+        ("train --recipe bad.yaml --codes x", "surprise"),
+        ("train --recipe smoke --codes x --processes 0", "--processes"),
+        ("train --recipe smoke --codes x", "no codes at x/train.safetensors"),
+        ("train --recipe smoke --codes CODES --model ./none --run ./r", "model.source"),
+        ("evaluate --codes CODES --runs nowhere", "no teacher nowhere"),
+        ("evaluate --codes CODES --runs a --blind b c", "--blind"),
+        ("cache --teacher nowhere --split test", "no teacher nowhere"),
+        ("cache --teacher nowhere --split ood", "world make --split ood"),
+        ("release --run ./none", "no teacher with a checkpoint"),
+        ("pretrain-vision --recipe base", "vision.enabled"),
+        ("describe --recipe base --model ./none", "model.source"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    place: Place,
+    run: object,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: str,
+    said: str,
+) -> None:
+    assert callable(run)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text("name: x\nsurprise: 1\n")
+    code = run(arguments.replace("CODES", str(place.codes)))
+    assert isinstance(code, str)
+    assert code.startswith("latentvla-train: ") and "\n" not in code
+    assert said in code
