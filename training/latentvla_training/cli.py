@@ -5,15 +5,20 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from latentvla_ros.contract import ContractError
+from latentvla_training.closed_loop.commands import Drive
 from latentvla_training.data.commands import Bag
+from latentvla_training.latent_action.commands import Codebook
+from latentvla_training.planner.commands import OracleCodes
+from latentvla_training.report.commands import Report, Status
 from latentvla_training.scoring.commands import BenchScoring, ScoreVectors
+from latentvla_training.teacher.commands import Teacher
 from latentvla_training.world.commands import World
 
 
@@ -32,6 +37,10 @@ class Train:
     """Name of the run below runs/, or a folder; the recipe's name by default."""
     processes: int = 1
     """Processes, each with a share of every batch (GPUs, or CPU cores)."""
+    seed: int | None = None
+    """Of weights, order and augmentation; the recipe's own by default."""
+    start_from: str | None = None
+    """Name of a run beside this one to begin with; the recipe's own by default, "" for none."""
 
     def __call__(self) -> int:
         from latentvla_training.data.shards import split_shards
@@ -42,6 +51,10 @@ class Train:
         if self.processes < 1:
             raise ContractError("--processes", self.processes, "at least 1")
         recipe = load_recipe(self.recipe)
+        if self.seed is not None:
+            recipe = replace(recipe, run=replace(recipe.run, seed=self.seed))
+        if self.start_from is not None:
+            recipe = replace(recipe, start_from=self.start_from)
         for split in (recipe.data.train_split, recipe.data.val_split):
             split_shards(split)  # what is wrong is said once, before processes start
         folder = run_folder(self.run or recipe.name)
@@ -66,10 +79,12 @@ class Evaluate:
 
     bundle: str = "nano"
     """Name or path."""
-    split: Literal["train", "val", "test"] = "test"
+    split: Literal["train", "val", "test", "longtail", "ood"] = "test"
     """Which networks."""
     json: Path | None = None
-    """Write the result here."""
+    """Write the result here, as sums by network for latentvla-train report."""
+    baselines: Path | None = None
+    """Folder that release-baselines wrote; those that ship by default."""
     backend: Literal["onnxruntime", "torch"] = "onnxruntime"
     """Of the onboard runtime."""
     workers: int | None = None
@@ -81,7 +96,9 @@ class Evaluate:
         from latentvla_training.planner.evaluation import evaluate
         from latentvla_training.planner.release import record_metrics
 
-        result = evaluate(self.bundle, self.split, self.json, self.backend, self.workers)
+        result = evaluate(
+            self.bundle, self.split, self.json, self.backend, self.workers, self.baselines
+        )
         if self.record:
             record_metrics(self.bundle, self.split, result)
         return 0
@@ -95,6 +112,8 @@ class Export:
     """Name of the run below runs/, or a folder."""
     name: str = "nano"
     """Of the bundle."""
+    revision: int = 1
+    """Of the bundle: its id is NAME-REVISION."""
     out: Path | None = None
     """Folder of the bundle; by default it goes among those that ship."""
     random: bool = False
@@ -122,7 +141,7 @@ class Export:
             return 0
         from latentvla_training.planner.release import export_run
 
-        print(export_run(run_folder(self.run), self.name, self.out))
+        print(export_run(run_folder(self.run), self.name, self.out, revision=self.revision))
         return 0
 
 
@@ -132,11 +151,15 @@ class ReleaseBaselines:
 
     blank_run: str = "nano_blank"
     """Name of the run below runs/, or a folder."""
+    out: Path | None = None
+    """Folder of the two; by default they replace those that ship."""
+    seed: int | None = None
+    """Of the ego-status net; that of the run by default."""
 
     def __call__(self) -> int:
         from latentvla_training.planner.release import release_baselines
 
-        print(release_baselines(run_folder(self.blank_run)))
+        print(release_baselines(run_folder(self.blank_run), self.out, self.seed))
         return 0
 
 
@@ -154,9 +177,13 @@ class ProbeLights:
     def __call__(self) -> int:
         import json
 
+        from latentvla_ros.runtime.bundle import load_bundle
         from latentvla_training.planner.light_probe import probe_bundle
+        from latentvla_training.report.identity import bundle_identity, code_identity, commit
 
         result = probe_bundle(self.bundle, self.max_shards)
+        about = {"world": code_identity()["world"], "commit": commit()}
+        result["identity"] = {**bundle_identity(load_bundle(self.bundle)), **about}
         text = json.dumps(result, indent=1)
         print(text)
         if self.json is not None:
@@ -170,8 +197,14 @@ Commands = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[ReleaseBaselines, tyro.conf.subcommand("release-baselines")]
     | Annotated[ProbeLights, tyro.conf.subcommand("probe-lights")]
+    | Annotated[OracleCodes, tyro.conf.subcommand("oracle-codes")]
+    | Codebook
+    | Teacher
     | Annotated[World, tyro.conf.subcommand("world")]
     | Annotated[Bag, tyro.conf.subcommand("bag")]
+    | Annotated[Drive, tyro.conf.subcommand("drive")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Status, tyro.conf.subcommand("status")]
     | Annotated[ScoreVectors, tyro.conf.subcommand("score-vectors")]
     | Annotated[BenchScoring, tyro.conf.subcommand("bench-scoring")]
 )

@@ -1,0 +1,47 @@
+"""``latentvla-train report`` and ``status``; nothing heavy is imported before they run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+#: The checkout's folder of documents.
+_DOCS = Path(__file__).resolve().parents[3] / "docs"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write docs/results.md and its figure from the result files; stale rows are marked."""
+
+    results: Path = _DOCS / "results"
+    """Folder of the files that evaluate, drive, world gates, probe-lights and bench wrote."""
+    out: Path = _DOCS / "results.md"
+    """The report; the figure goes beside it."""
+
+    def __call__(self) -> int:
+        from latentvla_training.report.document import write_report
+
+        results = write_report(self.results, self.out)
+        stale = [file for file in results.files if file.stale]
+        print(f"{self.out}: {len(results.files)} result files, {len(stale)} of them stale")
+        for file in stale:
+            print(f"  stale: {file.name}: {'; '.join(file.stale)}")
+        for name, why in results.refused.items():
+            print(f"  refused: {name}: {why}", file=sys.stderr)
+        return 1 if results.refused else 0
+
+
+@dataclass(frozen=True)
+class Status:
+    """Show what exists (Scenes, runs, released weights, caches, results) and what is stale."""
+
+    stale_only: bool = False
+    """Leave out what is fresh."""
+
+    def __call__(self) -> int:
+        from latentvla_training.report.inventory import inventory
+        from latentvla_training.report.status import print_status
+
+        print_status(inventory(), self.stale_only)
+        return 0

@@ -1,0 +1,100 @@
+"""Tables of the oracle-codes gate: contenders on unseen networks, and what the true codes add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latentvla_training.report import markdown as md
+from latentvla_training.report.network_sums import UNKNOWN, Estimate
+from latentvla_training.report.result_files import Kind, Results
+
+#: Rows of the table in their order, and what they are called there.
+TITLES = {
+    "host_as_given": "host, as it was given",
+    "host": "host, trained on",
+    "free_queries": "host + 12 free queries",
+    "shuffled_codes": "host + codes of other scenes",
+    "oracle_codes": "host + the true codes (diagnostic)",
+    "expert": "expert",
+}
+#: Figure: title, factor, digits.
+_FIGURES = {
+    "pdms": ("PDMS", 100.0, 1),
+    "epdms": ("EPDMS", 100.0, 1),
+    "ade": ("ADE, m", 1.0, 3),
+    "pdms_decision": ("PDMS, decision", 100.0, 1),
+    "pdms_known": ("PDMS, all codes known", 100.0, 1),
+}
+HEADERS = ("", *(title for title, _, _ in _FIGURES.values()))
+
+
+def score_rows(found: dict[str, Any]) -> list[list[str]]:
+    """Return the rows of one split: means with 95 % intervals."""
+    return [
+        [title, *(_cell(found["rows"].get(row, {}), name, md.figure) for name in _FIGURES)]
+        for row, title in TITLES.items()
+        if row in found["rows"]
+    ]
+
+
+def difference_rows(found: dict[str, Any]) -> list[list[str]]:
+    """Return what the true codes add to each of the others, paired; bold where it leaves 0 out."""
+    return [
+        [
+            f"true codes minus {TITLES.get(other, other)}",
+            *(_cell(figures, name, md.difference) for name in _FIGURES),
+        ]
+        for key, figures in found["differences"].items()
+        if (other := key.partition("-")[2])
+    ]
+
+
+def _cell(figures: dict[str, Any], name: str, write: Any) -> str:
+    _, factor, digits = _FIGURES[name]
+    found = Estimate(*figures[name]) if name in figures else UNKNOWN
+    return str(write(found, digits, factor))
+
+
+def verdict_line(document: dict[str, Any]) -> str:
+    """Return in a sentence whether the gate was passed, and where."""
+    verdict = document["verdict"]
+    word = "passed" if verdict["passed"] else "failed"
+    where = "; ".join(
+        f"{split}: beats {', '.join(TITLES.get(o, o) for o in others) or 'none'}"
+        for split, others in verdict["beaten"].items()
+    )
+    return f"Gate {word} ({verdict['figure'].upper()} above, interval and all; {where})."
+
+
+def oracle_section(results: Results) -> str:
+    """Return the gate of every codebook that was measured."""
+    parts = ["## Oracle codes: does the vocabulary say anything about planning?"]
+    files = results.of(Kind.ORACLE_CODES)
+    if not files:
+        how = "`latentvla-train oracle-codes --codes FOLDER --json docs/results/oracle_codes.json`"
+        return "\n\n".join([*parts, f"No result yet. {how}"])
+    parts.append(
+        "The true codes of what was driven, told to the planner through its gated fusion: a "
+        "diagnostic, never a contender. All rows go on from one host, on its frozen trunk, over "
+        "the same scenes in the same order; 95 % by network, differences paired."
+    )
+    for file in files:
+        found = file.document
+        stale = f" {md.DAGGER}" if file.stale else ""
+        codes = found["codebook"]
+        where = "kinematic" if codes.startswith("kinematic-") else f"data/codes/{codes}"
+        seeds = " ".join(str(seed) for seed in found["seeds"])
+        parts.append(
+            md.code(
+                f"latentvla-train oracle-codes --codes {where} --seeds {seeds} "
+                f"--json docs/results/{file.name}"
+            )
+        )
+        parts.append(
+            f"`{file.name}`{stale}, codes of `{codes}`, {found['passes']} passes a "
+            f"row, seeds {seeds.replace(' ', ', ')}: {verdict_line(found)}"
+        )
+        for split, entry in found["splits"].items():
+            headers = [f"{split}, {entry['scenes']} scenes", *HEADERS[1:]]
+            parts.append(md.table(headers, [*score_rows(entry), *difference_rows(entry)]))
+    return "\n\n".join(parts)

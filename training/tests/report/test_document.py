@@ -1,0 +1,346 @@
+"""From result files to the report: rows, seeds, stale marks, refusals, what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from latentvla_training.planner import evaluation
+from latentvla_training.report import result_files
+from latentvla_training.report.document import write_report
+from latentvla_training.report.identity import different
+from latentvla_training.report.result_files import Kind, Present
+
+Document = Callable[..., dict[str, Any]]
+
+
+def written(folder: Path, present: Present) -> str:
+    out = folder.parent / "results.md"
+    write_report(folder, out, present)
+    return out.read_text()
+
+
+def section(text: str, title: str) -> str:
+    """Return the part of the report under a heading."""
+    return text.partition(f"## {title}")[2].partition("\n## ")[0]
+
+
+def row(text: str, name: str) -> list[str]:
+    """Return the cells of the first row of a table that begins so."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {name}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def change(path: Path, **changes: Any) -> None:
+    document = json.loads(path.read_text())
+    document["identity"].update(changes)
+    path.write_text(json.dumps(document))
+
+
+def test_rows_seeds_intervals_and_closed_loop_are_in_the_report(
+    folder: Path, present: Present
+) -> None:
+    text = written(folder, present)
+    test = section(text, "Held-out networks")
+    nano = row(test, "**nano**")
+    assert nano[1].startswith("67.1 ± 0.5 [")
+    assert nano[6].startswith("63.5 [") and nano[7].startswith("50.0 [")
+    assert row(test, "expert")[1:5][-1] == "-"  # its displacement from itself says nothing
+    assert row(test, "the planner of nano, trained on blank images")[6].startswith("53.5")
+    assert row(test, "nano minus blank images")[5] == "**+10.0 [+10.0, +10.0]**"
+    assert row(test, "nano minus blank images")[4] == "**-0.210 [-0.210, -0.210]**"
+    assert "2 seeds (0, 1) of nano, each against baselines of its own seed" in test
+    assert "1 seed (0)" in section(text, "Long-tail")
+    assert "±" not in section(text, "Long-tail").partition("| **nano**")[2].partition("\n")[0]
+    assert "No result yet" in section(text, "A kind of network")
+    assert "†" not in test
+    assert (folder.parent / "results.png").stat().st_size > 10_000
+
+
+def test_where_cameras_do_not_help_is_told_by_tag(folder: Path, present: Present) -> None:
+    words = section(written(folder, present), "Where cameras do not help")
+    line = next(part for part in words.splitlines() if "test, EPDMS, against blank" in part)
+    assert "*not shown*: tag: night" in line and "*worse*: nowhere" in line
+    assert "tag: clear (+1" in line.partition("*helps*")[2]
+    assert "cut_in" not in words  # one network has no interval
+
+
+def test_a_stale_file_marks_its_rows_and_says_what_differs(folder: Path, present: Present) -> None:
+    for seed in (0, 1):
+        change(folder / f"test_s{seed}.json", world="0ther")
+    change(folder / "drive_bundle.json", closed_loop="0lder")
+    text = written(folder, present)
+    nano = row(section(text, "Held-out networks"), "**nano**")
+    assert nano[0] == "**nano** †" and nano[6].endswith("†")
+    blank = row(section(text, "Held-out networks"), "the planner of nano")
+    assert blank[0].endswith("†") and not blank[6].endswith("†")
+    assert "†" not in section(text, "Long-tail")
+    assert "`test_s0.json`: world 0ther, now wwwwwwwwwwwwwwww." in text
+    assert "`drive_bundle.json`: closed_loop 0lder, now" in text
+
+
+def test_other_scenes_or_another_bundle_are_stale_too(folder: Path, present: Present) -> None:
+    now = replace(
+        present, scenes={"test": "n" * 64, "longtail": None}, bundle_sha256="5h1pped" + "0" * 57
+    )
+    text = written(folder, now)
+    assert "`test_s1.json`: scenes tttttttttttt, now nnnnnnnnnnnn" in text
+    assert "longtail_s0.json`: scenes" not in text  # none are here to compare with
+    assert "longtail, evaluate: none of the bundles measured (b0b0b0b0b0) is" in text
+    assert row(section(text, "Long-tail"), "**nano**")[0].endswith("†")
+    assert not row(section(text, "Long-tail"), "constant velocity")[0].endswith("†")
+
+
+def test_files_of_another_budget_or_seen_twice_are_not_pooled(
+    folder: Path, present: Present, open_loop: Document
+) -> None:
+    other = open_loop("test", 2)
+    other["identity"]["passes"] = 7
+    (folder / "test_short.json").write_text(json.dumps(other))
+    (folder / "test_twice.json").write_text((folder / "test_s0.json").read_text())
+    text = section(written(folder, present), "Held-out networks")
+    assert "2 seeds (0, 1)" in text
+    assert "`test_short.json` (passes 7, pooled are 100)" in text
+    assert "`test_twice.json` (the same bundle as test_s0.json)" in text
+
+
+def test_damaged_files_and_other_schemas_are_refused_by_name(
+    folder: Path, present: Present, open_loop: Document
+) -> None:
+    (folder / "cut.json").write_text((folder / "test_s0.json").read_text()[:500])
+    later = open_loop("ood", 0) | {"schema": "latentvla open loop 9"}
+    (folder / "later.json").write_text(json.dumps(later))
+    (folder / "old.json").write_text(json.dumps({"rows": {}, "ratios": {}}))
+    (folder / "list.json").write_text("[]")
+    (folder / "strange.json").write_text(json.dumps({"surprise": 1}))
+    lacking = open_loop("ood", 0)
+    del lacking["sums"]["groups"]["all"]["ade"]["count"]
+    (folder / "lacking.json").write_text(json.dumps(lacking))
+    (folder / "drive_bad.json").write_text(
+        json.dumps({"driver": "bundle", "split": "ood", "routes": [{}], "summary": {}})
+    )
+    results = write_report(folder, folder.parent / "results.md", present)
+    text = (folder.parent / "results.md").read_text().partition("Refused")[2]
+    assert set(results.refused) == {
+        "cut.json", "later.json", "old.json", "list.json", "strange.json", "lacking.json",
+        "drive_bad.json",
+    }  # fmt: skip
+    assert all(f"`{name}`" in text for name in results.refused)
+    assert "latentvla open loop 9" in results.refused["later.json"]
+    assert "routes[0].name: found None" in results.refused["drive_bad.json"]
+    assert "No result yet" in section((folder.parent / "results.md").read_text(), "A kind of")
+
+
+def oracle_document() -> dict[str, Any]:
+    """Return a result of oracle-codes whose true codes beat two of three controls on test."""
+    row = {"pdms": [0.9, 0.85, 0.95], "ade": [0.5, 0.4, 0.6]}
+    gains = {"host": 0.01, "free_queries": 0.02, "shuffled_codes": -0.01}
+    return {
+        "codebook": "nano-0123", "recipe": "nano", "passes": 8000, "seeds": [0, 1],
+        "identity": {"data": {"test": {"content_sha256": "t" * 64}}},
+        "gate_opened": {"oracle_codes": [0.3, 0.2]},
+        "verdict": {
+            "passed": False, "figure": "pdms", "beaten": {"test": ["host", "free_queries"]},
+        },
+        "splits": {
+            "test": {
+                "scenes": 12, "networks": 3, "rows": {"host": row, "oracle_codes": row},
+                "differences": {
+                    f"oracle_codes-{other}": {"pdms": [low + 0.02, low, low + 0.04]}
+                    for other, low in gains.items()
+                },
+            }
+        },
+    }  # fmt: skip
+
+
+def test_the_gate_of_the_codes_is_told_with_its_verdict(folder: Path, present: Present) -> None:
+    (folder / "oracle.json").write_text(json.dumps(oracle_document()))
+    text = section(written(folder, present), "Oracle codes")
+    assert "`oracle.json`, codes of `nano-0123`, 8000 passes a row, seeds 0, 1: Gate failed" in text
+    assert "oracle-codes --codes data/codes/nano-0123 --seeds 0 1 --json docs/results/o" in text
+    assert "test: beats host, trained on, host + 12 free queries" in text
+    assert row(text, "host + the true codes")[1:4] == [
+        "90.0 [85.0, 95.0]",
+        "-",
+        "0.500 [0.400, 0.600]",
+    ]
+    assert row(text, "true codes minus host, trained on")[1] == "**+3.0 [+1.0, +5.0]**"
+    assert row(text, "true codes minus host + codes of")[1] == "+1.0 [-1.0, +3.0]"
+    changed = replace(present, scenes={"test": "0" * 64})
+    assert "`oracle.json` †" in section(written(folder, changed), "Oracle codes")
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        (("splits", "test", "rows"), []),
+        (("splits", "test", "rows", "host"), 1),
+        (("splits", "test", "rows", "host", "pdms"), [0.1, 0.2]),
+        (("splits", "test", "differences", "oracle_codes-host", "pdms"), [0.1, True, 0.2]),
+        (("splits", "test", "scenes"), "many"),
+        (("verdict", "beaten", "test"), "host"),
+        (("identity", "data"), None),
+        (("identity", "data", "test"), 1),
+    ],
+)
+def test_a_gate_with_a_wrong_entry_is_refused(
+    folder: Path, present: Present, place: tuple[str, ...], wrong: Any
+) -> None:
+    document = found = oracle_document()
+    for name in place[:-1]:
+        found = found[name]
+    found[place[-1]] = wrong
+    (folder / "oracle.json").write_text(json.dumps(document))
+    results = write_report(folder, folder.parent / "results.md", present)
+    assert place[-1] in results.refused["oracle.json"]
+
+
+def test_every_entry_of_every_kind_of_file_may_be_wrong(
+    folder: Path, present: Present, open_loop: Document, closed_loop: Document
+) -> None:
+    whole = {
+        "open": open_loop("ood", 0, networks=2, scenes=3),
+        "drive": closed_loop("ood", "expert", 90.0),
+        "bench": {
+            "backend_cpu_ms": 1.0, "node_cpu_ms": 2.0, "node_minus_backend_ms": 1.0,
+            "rates": [{"input_rate_hz": 10.0, "age_ms": None, "drops": {}}], "cameras": None,
+        },
+        "gates": {
+            "split": "ood", "scenes": 3, "gates": {"NC": 0.99}, "missed": [],
+            "means": {"all": {"NC": 1.0, "scenes": 3}}, "failures": [{"token": "a", "lost": []}],
+        },
+        "oracle": oracle_document(),
+        "vectors": {"cases": 1, "discrete_mismatches": 0},
+        "speed": {"v1_ms_256": 1.0, "v2_ms_256": 1.0},
+    }  # fmt: skip
+    for path in folder.glob("*.json"):
+        path.unlink()
+    for kind, document in whole.items():
+        for name in document:
+            if name in ("rows", "ratios", "differences", "skipped", "summary"):
+                continue
+            for number, wrong in enumerate(("x", 1, [1], {"x": 1}, None)):
+                if isinstance(wrong, type(document[name])):
+                    continue
+                path = folder / f"{kind}_{name}_{number}.json"
+                path.write_text(json.dumps({**document, name: wrong}))
+    results = write_report(folder, folder.parent / "results.md", present)
+    assert len(results.refused) > 60
+
+
+def test_a_row_or_score_that_was_not_measured_is_a_dash(
+    folder: Path, present: Present, open_loop: Document
+) -> None:
+    document = open_loop("ood", 0)
+    for figures in document["sums"]["groups"].values():
+        for name in [name for name in figures if name not in ("ade", "fde")]:
+            del figures[name]
+        for figure in figures.values():
+            figure.pop("blank_images", None)
+    (folder / "ood_s0.json").write_text(json.dumps(document))
+    text = section(written(folder, present), "A kind of network")
+    assert row(text, "the planner of nano, trained on blank images")[1:] == ["-"] * 7
+    nano = row(text, "**nano**")
+    assert nano[1] == "-" and nano[4].startswith("0.714")
+    assert row(text, "nano minus blank images")[4] == "-"
+
+
+def test_the_other_tables_come_from_their_files(folder: Path, present: Present) -> None:
+    (folder / "lights.json").write_text(
+        json.dumps(
+            {
+                "accuracy": 0.9128, "scenes": 390, "passed": True, "train_scenes": 6385,
+                "outside_view": 3, "bins": {"0-10 m": {"accuracy": 0.974, "scenes": 309}},
+                "states": {"red": {"accuracy": 0.908, "scenes": 272}, "yellow": None},
+            }
+        )
+    )  # fmt: skip
+    (folder / "bench.json").write_text(
+        json.dumps(
+            {
+                "backend_cpu_ms": 30.7, "node_cpu_ms": 46.8, "node_minus_backend_ms": 16.1,
+                "bundle_sha256": "0ld", "machine": {"cores": 2},
+                "rates": [
+                    {
+                        "input_rate_hz": 30.0, "plan_rate_hz": 23.57, "age_bound_ms": 131.0,
+                        "age_ms": {"p50": 75.0, "p99": 96.0, "max": 103.0},
+                        "drops": {"superseded": 42},
+                    }
+                ],
+                "cameras": [
+                    {
+                        "arrangement": "one process", "sent": {"front": 80},
+                        "received": {"front": 40}, "starving": ["front"],
+                    }
+                ],
+            }
+        )
+    )  # fmt: skip
+    (folder / "vectors.json").write_text(
+        json.dumps(
+            {"cases": 208, "discrete_mismatches": 0, "max_abs_state": 6e-9, "max_abs_score": 5e-9}
+        )
+    )
+    (folder / "notes.md").write_text("## Notes\n\nThe MLP sees *acceleration*.\n")
+    text = written(folder, present)
+    assert "91.3 % of 390 scenes" in section(text, "Can the trunk")
+    assert row(text, "accuracy %")[1] == "97.4"
+    runtime = section(text, "Runtime")
+    assert row(runtime, "`bench.json` †")[3:5] == ["16.1 ms", "missed: node"]
+    assert row(runtime, "`bench.json` †, cameras at 30 Hz")[4] == "42 superseded"
+    assert row(runtime, "`bench.json` †: one process")[1:] == ["40", "80", "front"]
+    assert "208 cases, 0 discrete mismatches, states within 6e-09" in text
+    assert "## Notes\n\nThe MLP sees *acceleration*.\n" in text
+
+
+def test_the_same_files_give_the_same_bytes(folder: Path, present: Present) -> None:
+    first = written(folder, present)
+    picture = (folder.parent / "results.png").read_bytes()
+    assert written(folder, present) == first
+    assert (folder.parent / "results.png").read_bytes() == picture
+
+
+def test_an_empty_or_absent_folder(tmp_path: Path, present: Present) -> None:
+    (tmp_path / "results").mkdir()
+    text = written(tmp_path / "results", present)
+    assert text.count("No result yet") == 8
+    assert not (tmp_path / "results.png").exists()
+    with pytest.raises(FileNotFoundError, match="none"):
+        write_report(tmp_path / "none", tmp_path / "results.md", present)
+
+
+def test_schema_is_the_one_that_evaluate_writes() -> None:
+    expected = f"{result_files.OPEN_LOOP_SCHEMA} {result_files.OPEN_LOOP_VERSION}"
+    assert expected == evaluation.SCHEMA
+    assert Kind("evaluate") is Kind.OPEN_LOOP
+
+
+def test_only_what_both_know_is_compared() -> None:
+    assert different({"a": 1, "b": None, "c": 3}, {"a": 1, "b": 2, "c": None, "d": 4}) == []
+    assert different({"a": 1}, {"a": 2}) == ["a 1, now 2"]
+
+
+def test_gates_are_shown_by_tag_with_every_scene_that_fails(folder: Path, present: Present) -> None:
+    means = {"NC": 1.0, "DAC": 0.985, "TLC": 1.0, "PDMS": 0.9, "zero": 0.02, "scenes": 200}
+    document = {
+        "split": "test",
+        "scenes": 200,
+        "passed": False,
+        "gates": {"NC": 0.99, "DAC": 0.99},
+        "missed": ["DAC"],
+        "means": {"all": means, "fog": {**means, "scenes": 20}},
+        "failures": [{"token": f"test-0000-00/{i:05d}", "lost": ["DAC"]} for i in range(70)],
+        "identity": {"reference": 1, "world": "w" * 16},
+    }
+    (folder / "gates_test.json").write_text(json.dumps(document))
+    now = replace(present, code={**present.code, "reference": 2})
+    gates = section(written(folder, now), "Gates of the world")
+    assert "NC 100.00 % (gate 99.0 %, passed); DAC 98.50 % (gate 99.0 %, missed)" in gates
+    assert row(gates, "fog")[1:6] == ["20", "100.0", "98.5", "100.0", "90.0"]
+    assert "test-0000-00/00059 (DAC), and 10 more in the file." in gates
+    assert "`gates_test.json` †" in gates  # made with another reference
