@@ -69,9 +69,7 @@ def _replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return [
         RegisterEventHandler(OnStateTransition(goal_state="active", entities=[player])),
         RegisterEventHandler(
-            OnProcessExit(
-                target_action=player, on_exit=[Shutdown(reason="the recording is over")]
-            )
+            OnProcessExit(target_action=player, on_exit=[Shutdown(reason="the recording is over")])
         ),
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(str(planner)),

@@ -100,6 +100,8 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
         "unit": "ms; CPU is user + system time of all threads a published plan, DDS's and the idle "
         "cost included; stages are medians of steady time",
         "bundle_id": bundle.manifest.bundle_id,
+        "bundle_sha256": bundle.content_sha256,
+        "bag": Path(args.bag or data_path("demo_bag")).name,
         "backend": asdict(alone),
         "rates": [row.document() for row in rows],
         "machine": {"cores": os.cpu_count(), "load_average": list(os.getloadavg())},

@@ -117,14 +117,14 @@ class NodeProcess:
             return []
         return [line.strip() for line in words.splitlines() if line.strip()][-count:]
 
-    def stop(self, patience_s: float = 5.0) -> int | None:
+    def stop(self, patience_s: float = 15.0) -> int | None:
         """End it by SIGINT, SIGTERM, then SIGKILL; return its exit code (None: never started)."""
         if self._process is None:
             return None
         for sign, wait_s in (
             (signal.SIGINT, patience_s),
             (signal.SIGTERM, 2.0),
-            (signal.SIGKILL, 5.0),
+            (signal.SIGKILL, 30.0),
         ):
             if self._process.poll() is not None:
                 break

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from latentvla_ros.nodes.replay_player import ReplayPlayer, Stream, TimedMessage
 
 PLANNER, GATE = "/planner_node", "/gate"
-_START_TIMEOUT_S = 30.0
-_LOAD_TIMEOUT_S = 120.0
-_MATCH_TIMEOUT_S = 15.0
+#: Starting a node imports ONNX Runtime and loads a model: patience for a machine under load.
+_START_TIMEOUT_S = 120.0
+_LOAD_TIMEOUT_S = 240.0
+_MATCH_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 30.0
 #: A clock that stands still is a fault, and so is one that leaps by a second when the play starts.
 _CLOCK_LEAD_NS = 900_000_000
 #: Domains that the default port mapping allows next to Linux's ephemeral ports.
@@ -37,7 +39,7 @@ class NodeSettings:
     Attributes:
         bundle, rig: as parameters of the planner.
         remaps: (private name, topic) of the planner's inputs.
-        parameters: further parameters of the planner, as YAML scalars.
+        parameters, gate_parameters: further parameters of the nodes, as YAML scalars.
         simulated_time: nodes run on /clock; otherwise on the system clock.
         log_folder: for planner.log and gate.log; ros_log_folder: for ROS's own log files.
         domain_id: ROS domain, None for one by our process id.
@@ -52,6 +54,7 @@ class NodeSettings:
     log_folder: Path
     ros_log_folder: Path
     parameters: Mapping[str, str] = field(default_factory=dict)
+    gate_parameters: Mapping[str, str] = field(default_factory=dict)
     simulated_time: bool = True
     domain_id: int | None = None
     publisher_profile: Path | None = field(default_factory=lambda: data_path("fastdds.xml"))
@@ -79,14 +82,14 @@ class ReplaySession:
         self.planner = NodeProcess(
             "planner",
             "latentvla_ros.nodes.planner_node",
-            _planner_arguments(settings),
+            planner_arguments(settings),
             node_environment(settings),
             settings.log_folder / "planner.log",
         )
         self.gate = NodeProcess(
             "gate",
             "latentvla_ros.nodes.gate_node",
-            _gate_arguments(settings),
+            gate_arguments(settings),
             node_environment(settings),
             settings.log_folder / "gate.log",
         )
@@ -226,7 +229,7 @@ class ReplaySession:
 
         recording = self.player.recording()
         try:
-            self.player.change_state(PLANNER, "deactivate", 5.0, self.check)
+            self.player.change_state(PLANNER, "deactivate", _STOP_TIMEOUT_S, self.check)
         except PlayerError as error:
             raise CommandError(error.name, str(error), f"see {self.planner.log_path}") from None
         self._stack.close()
@@ -252,19 +255,19 @@ def _check_ros(profile: Path | None) -> None:
         )
 
 
-def _planner_arguments(settings: NodeSettings) -> list[str]:
-    arguments = _ros_arguments("planner_node", settings)
+def planner_arguments(settings: NodeSettings) -> list[str]:
+    """Return the command line of the planner's process."""
     parameters = {"bundle": settings.bundle, "rig": settings.rig, **settings.parameters}
-    for name, value in parameters.items():
-        arguments += ["-p", f"{name}:={value}"]
+    arguments = _ros_arguments("planner_node", settings, parameters)
     for private, topic in settings.remaps:
         arguments += ["-r", f"{private}:={topic}"]
     return arguments
 
 
-def _gate_arguments(settings: NodeSettings) -> list[str]:
+def gate_arguments(settings: NodeSettings) -> list[str]:
+    """Return the command line of the gate's process."""
     return [
-        *_ros_arguments("gate", settings),
+        *_ros_arguments("gate", settings, settings.gate_parameters),
         "-r",
         f"~/input/trajectory:={PLANNER}/output/trajectory",
         "-r",
@@ -272,9 +275,12 @@ def _gate_arguments(settings: NodeSettings) -> list[str]:
     ]
 
 
-def _ros_arguments(name: str, settings: NodeSettings) -> list[str]:
+def _ros_arguments(name: str, settings: NodeSettings, parameters: Mapping[str, str]) -> list[str]:
     simulated = "true" if settings.simulated_time else "false"
-    return ["--ros-args", "-r", f"__node:={name}", "-p", f"use_sim_time:={simulated}"]
+    arguments = ["--ros-args", "-r", f"__node:={name}", "-p", f"use_sim_time:={simulated}"]
+    for parameter, value in parameters.items():
+        arguments += ["-p", f"{parameter}:={value}"]
+    return arguments
 
 
 def node_environment(settings: NodeSettings) -> dict[str, str | None]:

@@ -16,6 +16,8 @@ from latentvla_ros.nodes.recording import Recording, StatusSample
 #: ``latentvla_msgs/PlannerStatus.health`` in words.
 HEALTH = ("waiting", "warming up", "ok", "degraded", "fault")
 _STOP_KINDS = {1: "comfortable", 2: "emergency"}
+#: A camera whose last frame comes so long before the end of the play ends early, recorded s.
+_ENDS_EARLY_S = 1.0
 _LEVELS = {1: "warning", 2: "error", 3: "stale"}
 
 
@@ -78,7 +80,8 @@ def summarise(
                 "published": recording.published.get(camera.topic, 0),
                 "received": camera.received,
                 "faults": camera.faults,
-                "starving": camera.starving,
+                "starving": _starving(slot, camera.topic, during, recording),
+                "ends_early_s": _rounded(_ends_early_s(camera.topic, recording, rate)),
             }
             for slot, camera in (status.cameras if status else {}).items()
         },
@@ -92,6 +95,25 @@ def summarise(
         "wall_s": _rounded(recording.wall_s),
         "exit_codes": dict(recording.exit_codes),
     }
+
+
+def _ends_early_s(topic: str, recording: Recording, rate: float) -> float:
+    """Return by how much a topic's recording ends before the play does, 0 where it does not."""
+    last_s = recording.last_sent_s.get(topic, recording.played_until_s)
+    early_s = (recording.played_until_s - last_s) * rate
+    return early_s if early_s > _ENDS_EARLY_S else 0.0
+
+
+def _starving(
+    slot: str, topic: str, statuses: Sequence[StatusSample], recording: Recording
+) -> bool:
+    """Return whether a camera starved while there was something of it to play.
+
+    Afterwards the node rightly calls it silent; that says nothing about the transport.
+    """
+    until_s = recording.last_sent_s.get(topic, recording.played_until_s)
+    known = [s.cameras[slot] for s in statuses if slot in s.cameras and s.received_s <= until_s]
+    return bool(known) and known[-1].starving
 
 
 def stage_percentiles(statuses: Sequence[StatusSample]) -> dict[str, Any]:
@@ -133,6 +155,13 @@ def table_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     starving = [slot for slot, camera in result["cameras"].items() if camera["starving"]]
     if starving:
         rows.append(("starving cameras", ", ".join(starving)))
+    early = [
+        f"{slot} by {camera['ends_early_s']:.1f} s"
+        for slot, camera in result["cameras"].items()
+        if camera["ends_early_s"]
+    ]
+    if early:
+        rows.append(("recording of a camera ends early", ", ".join(early)))
     if result["first_fault"]:
         rows.append(("first fault", result["first_fault"]))
     return rows

@@ -16,6 +16,8 @@ FORWARD_JUMP_S = 1.0
 SYSTEM_JUMP_S = 0.25
 #: Simulated time that has not moved for so long stands still.
 SILENT_AFTER_S = 1.0
+#: Readings of both clocks further apart than this (we were not scheduled) are not compared.
+_APART_S = 0.05
 
 
 class ClockWatch:
@@ -40,7 +42,10 @@ class ClockWatch:
 
     def check(self) -> float:
         """Compare with steady time; returns for how long simulated time has stood still, else 0."""
+        before_s = time.monotonic()
         now_ns, steady_s = int(self._clock.now().nanoseconds), time.monotonic()
+        if not self.simulated and steady_s - before_s > _APART_S:
+            return 0.0
         elapsed_s, self._checked_s = steady_s - self._checked_s, steady_s
         step_s = (now_ns - self._newest_ns) * 1e-9
         moved = now_ns != self._newest_ns

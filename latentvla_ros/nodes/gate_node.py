@@ -6,17 +6,14 @@ Not a lifecycle node: there is no state in which it may be absent.
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Sequence
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from latentvla_msgs.msg import GateStatus
@@ -25,8 +22,9 @@ from latentvla_ros.contract import ContractError
 from latentvla_ros.nodes import conversions, qos
 from latentvla_ros.nodes import parameters as node_parameters
 from latentvla_ros.nodes.clock_watch import ClockWatch
-from latentvla_ros.nodes.gate_policy import GatedPlan, GatePolicy
+from latentvla_ros.nodes.gate_policy import GatedPlan, GatePolicy, MeasuredMotion
 from latentvla_ros.nodes.parameters import GateParameters
+from latentvla_ros.nodes.process import run_node
 from latentvla_ros.nodes.trajectory_messages import (
     ego_pose_of,
     from_message,
@@ -35,8 +33,8 @@ from latentvla_ros.nodes.trajectory_messages import (
 )
 from latentvla_ros.safety.stop_trajectory import StopStage
 
-#: Odometry older than this (steady time) says nothing about the speed now.
-_SPEED_VALID_S = 0.3
+#: Odometry older than this (steady time) says nothing about the motion now.
+_MOTION_VALID_S = 0.3
 _MODES = {
     "waiting": GateStatus.WAITING,
     "passing": GateStatus.PASSING,
@@ -60,11 +58,10 @@ class GateNode(Node):
         self.policy = GatePolicy(
             limits, self._settings.stop_settings(), self._settings.stop_on_timeout
         )
-        self._speed_mps: float | None = None
-        self._speed_s = 0.0
+        self._motion: MeasuredMotion | None = None
+        self._motion_s = 0.0
         self._stop_s = 0.0
         self._sequence = 0
-        self._base_frame = ""
         self._shown = ""
         self._clock_watch = ClockWatch(self, self._on_clock_jump)
         self._output = self.create_publisher(TrajectoryMessage, "~/output/trajectory", qos.OUTPUT)
@@ -90,25 +87,34 @@ class GateNode(Node):
                 message.header.frame_id,
                 np.asarray(ego_pose_of(message), np.float64),
                 from_message(message),
+                message.base_frame,
             )
         except ContractError:
             self.policy.reject("wrong_points")
             return
         now_ns = int(self.get_clock().now().nanoseconds)
         if self.policy.offer(plan, now_ns, time.monotonic()) == "":
-            self._base_frame = message.base_frame
             self._output.publish(message)
 
     def _on_odometry(self, message: Odometry) -> None:
-        twist = message.twist.twist.linear
-        speed_mps = float(np.hypot(twist.x, twist.y))
-        if np.isfinite(speed_mps):
-            self._speed_mps, self._speed_s = speed_mps, time.monotonic()
+        pose, (vx, vy, yaw_rate) = conversions.planar_odometry(message)
+        if np.isfinite((*pose, vx, vy, yaw_rate)).all():
+            self._motion = MeasuredMotion(
+                message.header.frame_id,
+                message.child_frame_id,
+                np.asarray(pose, np.float64),
+                float(np.hypot(vx, vy)) if vx >= 0.0 else 0.0,  # a plan never goes backwards
+                yaw_rate,
+            )
+            self._motion_s = time.monotonic()
+
+    def _fresh_motion(self, steady_s: float) -> MeasuredMotion | None:
+        return self._motion if steady_s - self._motion_s < _MOTION_VALID_S else None
 
     def _on_tick(self) -> None:
         self._clock_watch.check()
         steady_s = time.monotonic()
-        stage = self.policy.check(steady_s)
+        stage = self.policy.check(steady_s, self._fresh_motion(steady_s))
         if stage != "none" and steady_s - self._stop_s >= self._settings.stop_period_s:
             self._stop_s = steady_s
             self._publish_stop(stage)
@@ -123,12 +129,10 @@ class GateNode(Node):
 
     def _publish_stop(self, stage: StopStage) -> None:
         now_ns = int(self.get_clock().now().nanoseconds)
-        fresh = time.monotonic() - self._speed_s < _SPEED_VALID_S
-        stop = self.policy.stop(stage, now_ns, self._speed_mps if fresh else None)
-        if stop is None or self.policy.last is None:
+        stop = self.policy.stop(stage, now_ns, self._fresh_motion(time.monotonic()))
+        if stop is None:
             return
-        frame = self.policy.last.frame
-        message = trajectory_message(stop, stop.poses[0], now_ns, frame, self._base_frame)
+        message = trajectory_message(stop, stop.poses[0], now_ns, *self.policy.stop_frames)
         message.kind = _KINDS[stage]
         message.sequence = self._sequence = self._sequence + 1
         message.valid_until = stamp_after(now_ns, self._settings.max_plan_age_s)
@@ -137,6 +141,7 @@ class GateNode(Node):
     def _on_clock_jump(self, words: str) -> None:
         self.get_logger().warning(f"clock jump: {words}; the last plan is forgotten")
         self.policy.forget()
+        self._motion = None  # a simulation that starts anew puts the vehicle somewhere else
 
     def _publish_status(self) -> None:
         status = GateStatus()
@@ -180,26 +185,7 @@ class GateNode(Node):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status."""
-    rclpy.init(args=list(args) if args is not None else None)
-    try:
-        node = GateNode()
-    except ContractError as error:
-        print(f"gate: parameter {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        # Launch and the terminal both pass Ctrl-C on: the second must not break the orderly end.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return run_node("gate", GateNode, args)
 
 
 if __name__ == "__main__":

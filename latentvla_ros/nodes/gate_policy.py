@@ -2,7 +2,8 @@
 
 A plan passes when it is new, finite, fresh and drivable. Nothing old is ever repeated. After a
 time-out, and only where it is told to, the gate makes a comfortable and then an emergency stop
-along the last plan's path. The first cause of trouble stays visible.
+along the last plan's path, or from the measured motion where a clock jump has made that path
+useless. The first cause of trouble stays visible.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from numpy.typing import NDArray
 
 from latentvla_ros.geometry.trajectory import Trajectory
 from latentvla_ros.safety.plan_checks import PlanLimits, check_trajectory
-from latentvla_ros.safety.stop_trajectory import StopSettings, StopStage, stop_along
+from latentvla_ros.safety.stop_trajectory import (
+    StopSettings,
+    StopStage,
+    stop_along,
+    stop_from_motion,
+)
 
 #: A t0 this far ahead of the clock is still taken for clock granularity.
 FUTURE_TOLERANCE_S = 0.1
@@ -30,7 +36,7 @@ class GatedPlan:
 
     Attributes:
         stamp_ns: t0. sequence: the planner's counter. frame: of poses and trajectory.
-        ego_pose: (3,) at t0. trajectory: 41 points.
+        ego_pose: (3,) at t0. trajectory: 41 points. base_frame: what the poses are poses of.
     """
 
     stamp_ns: int
@@ -38,15 +44,34 @@ class GatedPlan:
     frame: str
     ego_pose: NDArray[np.float64]
     trajectory: Trajectory
+    base_frame: str = ""
+
+
+@dataclass(frozen=True)
+class MeasuredMotion:
+    """What fresh odometry says.
+
+    Attributes:
+        frame: of the pose. base_frame: what it is the pose of. pose: (3,).
+        speed_mps: along x. yaw_rate_radps: left positive.
+    """
+
+    frame: str
+    base_frame: str
+    pose: NDArray[np.float64]
+    speed_mps: float
+    yaw_rate_radps: float
 
 
 @dataclass(frozen=True)
 class _BegunStop:
-    """A stop as it was begun: its stage, t0 (ns) and course."""
+    """A stop as it was begun: its stage, t0 (ns), course, and the frames of that."""
 
     stage: StopStage
     stamp_ns: int
     trajectory: Trajectory
+    frame: str
+    base_frame: str
 
 
 class GatePolicy:
@@ -101,8 +126,16 @@ class GatePolicy:
         """Return the steady time since the last plan passed, None before the first."""
         return None if self._last_s is None else steady_s - self._last_s
 
-    def check(self, steady_s: float) -> StopStage:
+    @property
+    def stop_frames(self) -> tuple[str, str]:
+        """Frame of the stop that was begun, and what its poses are poses of; empty without one."""
+        return ("", "") if self._begun is None else (self._begun.frame, self._begun.base_frame)
+
+    def check(self, steady_s: float, motion: MeasuredMotion | None = None) -> StopStage:
         """Update the mode for the silence so far; returns the stop that is asked for now.
+
+        Args:
+            motion: measured now, None where it is not known.
 
         Before the first plan nothing is asked for: there is nothing to stop along, and the vehicle
         is not ours yet.
@@ -116,34 +149,42 @@ class GatePolicy:
         because = f"; the last one was rejected: {self._last_reject}" if self._last_reject else ""
         self.cause = f"no plan for {silent_s:.1f} s{because}"
         self.first_cause = self.first_cause or "timed_out"
-        if not self._stops or self.last is None:
+        if not self._stops or (self.last is None and self._begun is None and motion is None):
             self.mode = "timed_out"
             return "none"
         self.mode = "emergency_stop" if stage == "emergency" else "comfortable_stop"
         return stage
 
-    def stop(self, stage: StopStage, now_ns: int, speed_mps: float | None) -> Trajectory | None:
-        """Return the stop from now on along the last plan's path; None when there is none.
+    def stop(
+        self, stage: StopStage, now_ns: int, motion: MeasuredMotion | None
+    ) -> Trajectory | None:
+        """Return the stop from now on along the last plan's path; without one, from the motion.
+
+        None where neither is known.
 
         A stop goes on from where the stop that was begun has got to, not from where the plan would
         be by now: the vehicle has braked since.
 
         Args:
-            speed_mps: measured, where it is known; otherwise the stop is taken to be followed.
+            motion: measured, where it is known; otherwise the stop is taken to be followed.
         """
-        if self.last is None:
-            return None
         deceleration = self._stop.deceleration_mps2(stage)
+        speed_mps = None if motion is None else motion.speed_mps
         begun = self._begun
         if begun is None or begun.stage != stage:
-            before, since_ns = (
-                (self.last.trajectory, self.last.stamp_ns)
-                if begun is None
-                else (begun.trajectory, begun.stamp_ns)
-            )
-            elapsed_s = (now_ns - since_ns) * 1e-9
-            trajectory = stop_along(before, elapsed_s, deceleration, speed_mps)
-            begun = self._begun = _BegunStop(stage, now_ns, trajectory)
+            before = begun or self.last
+            if before is not None:
+                elapsed_s = (now_ns - before.stamp_ns) * 1e-9
+                trajectory = stop_along(before.trajectory, elapsed_s, deceleration, speed_mps)
+                frames = before.frame, before.base_frame
+            elif motion is not None:
+                trajectory = stop_from_motion(
+                    motion.speed_mps, motion.yaw_rate_radps, deceleration
+                ).in_frame(motion.pose)
+                frames = motion.frame, motion.base_frame
+            else:
+                return None
+            begun = self._begun = _BegunStop(stage, now_ns, trajectory, *frames)
         elapsed_s = (now_ns - begun.stamp_ns) * 1e-9
         return stop_along(begun.trajectory, elapsed_s, deceleration, speed_mps)
 

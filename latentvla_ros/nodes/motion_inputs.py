@@ -184,6 +184,7 @@ class CommandSource:
         self._tolerance_ns = round(parameters.future_tolerance_s * 1e9)
         self._newest: CommandInput | None = None
         self._stamp_ns = 0
+        self._before_jump = False
         self._from_route = parameters.command_source == "route"
         if self._from_route:
             self._subscription = node.create_subscription(
@@ -207,11 +208,14 @@ class CommandSource:
         self._node.destroy_subscription(self._subscription)
 
     def clear(self) -> None:
-        """Forget the command."""
-        self._newest = None
+        """Take note of a clock jump: the command's stamp no longer says how old it is."""
+        self._before_jump = self._newest is not None
 
     def at(self, t0_ns: int, timeout_s: float) -> CommandInput:
         """Return what holds at t0; ``timeout_s`` of 0 lets a command hold until the next one.
+
+        After a clock jump a command that may expire has expired, since its age is not known; one
+        that holds until the next one, as a latched one does, still holds.
 
         Stamps are judged here and not on arrival: a latched command may come before the clock does.
         """
@@ -220,6 +224,8 @@ class CommandSource:
             return CommandInput(problem=f"{name}_missing")
         if self._stamp_ns <= 0:
             return CommandInput(problem=f"{name}_zero_stamp")
+        if self._before_jump:
+            return CommandInput(problem=f"{name}_expired") if timeout_s > 0 else self._newest
         now_ns = self._node.get_clock().now().nanoseconds
         if self._stamp_ns > now_ns + self._tolerance_ns:
             return CommandInput(problem=f"{name}_future_stamp")
@@ -242,6 +248,7 @@ class CommandSource:
             return
         self._newest = CommandInput(Command(message.command))
         self._stamp_ns = conversions.stamp_to_ns(message.header.stamp)
+        self._before_jump = False
 
     def _on_route(self, message: Path) -> None:
         route = conversions.path_points(message)
@@ -250,3 +257,4 @@ class CommandSource:
             return
         self._newest = CommandInput(route=route, route_frame=message.header.frame_id)
         self._stamp_ns = conversions.stamp_to_ns(message.header.stamp)
+        self._before_jump = False

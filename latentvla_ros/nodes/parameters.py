@@ -44,6 +44,9 @@ class PlannerParameters:
         0.05, "cameras of one moment may differ from the reference frame by this much"
     )
     sync_wait_s: float = _structural(0.03, "longest wait for the other cameras, steady time")
+    odometry_wait_s: float = _structural(
+        0.0, "longest wait for odometry of a frame's time, steady time; 0: extrapolate at once"
+    )
     max_input_age_s: float = _structural(0.5, "an image older than this at receipt is refused")
     future_tolerance_s: float = _structural(
         0.1, "a stamp this far ahead of the clock is still taken for clock granularity"
@@ -84,7 +87,9 @@ class PlannerParameters:
             "max_plan_age_s",
             "speed_limit_mps",
         )
-        _check_not_negative(self, "sync_wait_s", "future_tolerance_s", "command_timeout_s")
+        _check_not_negative(
+            self, "sync_wait_s", "odometry_wait_s", "future_tolerance_s", "command_timeout_s"
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from collections import Counter, deque
+from contextlib import ExitStack
 from functools import partial
 
 from rclpy.clock import Clock, ClockType
@@ -67,7 +68,7 @@ class Pipeline:
         self.parameters, self.limits = parameters, limits
         self.bundle = bundle
         self.planner: Planner | None = None
-        self._retired: Planner | None = None
+        self._retired: list[Planner] = []
         self.drops: Counter[str] = Counter()
         self.plans = 0
         self.newest: MadePlan | None = None
@@ -83,22 +84,32 @@ class Pipeline:
         self._absorbed: Counter[str] = Counter()
 
         self.cameras = self._new_cameras(bundle)
-        self._output_frame = OutputFrame(node, parameters.output_frame)
-        # Odometry first: of what arrives together, the executor takes the older subscription first.
-        self.odometry = OdometryInput(
-            node, rig, parameters, self._on_odometry, self._on_odometry_warning
-        )
-        self.cameras.subscribe()
-        self._command = CommandSource(node, parameters, self._report)
-        self._publisher = PlanPublisher(node, self._output_frame, rig.base_frame)
-        self._guard = node.create_guard_condition(self._on_results)
-        self._worker = InferenceWorker(self._guard.trigger)
-        self._wake = node.create_timer(
-            max(parameters.sync_wait_s, 1e-3),
-            self._on_wake,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
-        self._wake.cancel()
+        with ExitStack() as made:  # an exception halfway leaves nothing subscribed
+            self._output_frame = OutputFrame(node, parameters.output_frame)
+            made.callback(self._output_frame.close)
+            # Cameras last: of what arrives together, the executor takes the older subscription
+            # first, and a set of frames is planned with what is known when it is complete.
+            self.odometry = OdometryInput(
+                node, rig, parameters, self._on_odometry, self._on_odometry_warning
+            )
+            made.callback(self.odometry.close)
+            self._command = CommandSource(node, parameters, self._report)
+            made.callback(self._command.close)
+            made.callback(lambda: self.cameras.close())  # those of a later bundle, too
+            self.cameras.subscribe()
+            self._publisher = PlanPublisher(node, self._output_frame, rig.base_frame)
+            made.callback(self._publisher.close)
+            self._guard = node.create_guard_condition(self._on_results)
+            made.callback(node.destroy_guard_condition, self._guard)
+            self._wake = node.create_timer(
+                max(parameters.sync_wait_s, 1e-3),
+                self._on_wake,
+                clock=Clock(clock_type=ClockType.STEADY_TIME),
+            )
+            made.callback(node.destroy_timer, self._wake)
+            self._wake.cancel()
+            self._worker = InferenceWorker(self._guard.trigger)
+            self._made = made.pop_all()
 
     def close(self) -> None:
         """Unsubscribe, and end the inference thread."""
@@ -108,13 +119,7 @@ class Pipeline:
             self._close_retired()
             self.planner.backend.close()
             self.planner = None
-        self._node.destroy_timer(self._wake)
-        self._node.destroy_guard_condition(self._guard)
-        self.cameras.close()
-        self.odometry.close()
-        self._command.close()
-        self._publisher.close()
-        self._output_frame.close()
+        self._made.close()
 
     def use(self, planner: Planner) -> None:
         """Plan with a loaded bundle from now on.
@@ -131,7 +136,9 @@ class Pipeline:
             cameras.subscribe()
             cameras.listening = self._active
             self._watch_cameras()
-        self._retired, self.planner = self.planner, planner
+        if self.planner is not None:
+            self._retired.append(self.planner)
+        self.planner = planner
         self.bundle, self._maker = planner.bundle, None
         self._generation += 1  # a plan of the bundle before must not go out under this one's name
         self._close_retired()
@@ -220,10 +227,9 @@ class Pipeline:
         self.cameras.clear()
 
     def _close_retired(self) -> None:
-        """Free the bundle that was in use before, once no plan is being made with it."""
-        if self._retired is not None and self._worker.free:
-            self._retired.backend.close()
-            self._retired = None
+        """Free the bundles that were in use before, once no plan is being made with one."""
+        while self._retired and self._worker.free:
+            self._retired.pop().backend.close()
 
     def _new_cameras(self, bundle: Bundle) -> CameraInputs:
         return CameraInputs(
@@ -267,6 +273,8 @@ class Pipeline:
             self._report(problem, detail, HealthState.ERROR)
         else:
             self._health.beat("odometry_silent", time.monotonic())
+            if self.parameters.odometry_wait_s > 0:
+                self._advance()
 
     def _on_odometry_warning(self, cause: str, detail: str) -> None:
         if cause == "odometry_frame_changed":
@@ -290,16 +298,33 @@ class Pipeline:
         """Give the worker the newest set of frames, if it is free and there is one."""
         if not self._active or self.planner is None or not self._worker.free:
             return
+        self._wake.cancel()
         synchronizer = self.cameras.synchronizer
-        frames = synchronizer.take(time.monotonic())
-        self._absorb_drops()
-        if frames is not None:
-            self._submit(self.planner, frames)
-            return
-        wait_s = synchronizer.wake_after_s(time.monotonic())
-        if wait_s is not None and self._wake.is_canceled():
+        wait_s = self._odometry_wait_s(time.monotonic())
+        if wait_s is None:
+            frames = synchronizer.take(time.monotonic())
+            self._absorb_drops()
+            if frames is not None:
+                self._submit(self.planner, frames)
+                return
+            wait_s = synchronizer.wake_after_s(time.monotonic())
+        if wait_s is not None:
             self._wake.timer_period_ns = max(int(wait_s * 1e9), 1_000_000)
             self._wake.reset()
+
+    def _odometry_wait_s(self, steady_s: float) -> float | None:
+        """Return how long the newest frame still waits for odometry of its time; None: it does not.
+
+        Without the wait, a frame that overtakes its odometry is planned by extrapolation.
+        """
+        newest = self.cameras.synchronizer.newest
+        if newest is None or self.parameters.odometry_wait_s <= 0:
+            return None
+        covered_ns = self.odometry.buffer.newest_stamp_ns
+        if covered_ns is not None and covered_ns >= newest.stamp_ns:
+            return None
+        left_s = newest.received_s + self.parameters.odometry_wait_s - steady_s
+        return left_s if left_s > 0 else None
 
     def _absorb_drops(self) -> None:
         """Take over what the synchroniser has dropped since the last look."""

@@ -6,7 +6,6 @@ inference thread. ``Pipeline`` is what runs between configure and cleanup.
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 import traceback
@@ -14,10 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
 
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
@@ -29,6 +26,7 @@ from latentvla_ros.nodes.clock_watch import ClockWatch
 from latentvla_ros.nodes.diagnostics import StatusPublisher
 from latentvla_ros.nodes.parameters import PlannerParameters
 from latentvla_ros.nodes.pipeline import Pipeline
+from latentvla_ros.nodes.process import run_node
 from latentvla_ros.runtime.bundle import Bundle, BundleError, load_bundle
 from latentvla_ros.safety.health import HealthMonitor, HealthState
 from latentvla_ros.sensing.rig_file import load_rig
@@ -280,27 +278,7 @@ class PlannerNode(LifecycleNode):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; returns the exit status."""
-    rclpy.init(args=list(args) if args is not None else None)
-    try:
-        node = PlannerNode()
-    except ContractError as error:
-        print(f"planner_node: parameter {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        # Launch and the terminal both pass Ctrl-C on: the second must not break the orderly end.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        node.close()
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return run_node("planner_node", PlannerNode, args)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ class Recording:
 
     Attributes:
         plans, gated, statuses, gate_statuses, diagnostics: in the order of receipt.
-        published: messages played by topic.
+        published: messages played by topic. last_sent_s: steady time of the last of each topic.
         lateness_s: (messages,) how late each message was published against its schedule.
         played_from_s, played_until_s: steady times of the first and the last message played.
         wall_s: steady seconds that the playing took.
@@ -129,6 +129,7 @@ class Recording:
     gate_statuses: list[GateSample] = field(default_factory=list)
     diagnostics: list[DiagnosticSample] = field(default_factory=list)
     published: dict[str, int] = field(default_factory=dict)
+    last_sent_s: dict[str, float] = field(default_factory=dict)
     lateness_s: list[float] = field(default_factory=list)
     played_from_s: float = float("-inf")
     played_until_s: float = float("inf")

@@ -16,8 +16,6 @@ from types import TracebackType
 from typing import Any
 
 import rclpy
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -27,6 +25,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from latentvla_msgs.msg import PlannerStatus
 from latentvla_ros.nodes.cdr_header import with_header_stamp
+from latentvla_ros.nodes.lifecycle_client import LifecycleClient, NodeSilent
 from latentvla_ros.nodes.recorded_messages import RawMessage, decode_recording, decode_status
 from latentvla_ros.nodes.recording import Recording, StatusSample
 
@@ -146,11 +145,12 @@ class ReplayPlayer:
             self._listen(
                 "gate_statuses", f"{gate}/status", "latentvla_msgs/msg/GateStatus", latched=True
             )
-        self._changers: dict[str, Any] = {}
+        self._lifecycle = LifecycleClient(self._node)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, name="replay-listener", daemon=True)
         self._published: dict[str, int] = dict.fromkeys(self._publishers, 0)
+        self._last_sent_s: dict[str, float] = {}
         self._lateness_s: list[float] = []
         self._wall_s = 0.0
         self._played_from_s, self._played_until_s = float("-inf"), float("inf")
@@ -215,33 +215,15 @@ class ReplayPlayer:
     def change_state(
         self, node: str, transition: str, timeout_s: float, alive: Callable[[], None]
     ) -> bool:
-        """Ask ``node`` for ``configure``, ``activate``, ``deactivate`` or ``cleanup``.
-
-        Args:
-            alive: called while waiting; raises when the node's process has ended.
-
-        Returns:
-            Whether the node made the transition.
+        """Ask ``node`` for a transition, as ``LifecycleClient.change_state``.
 
         Raises:
             PlayerError: it did not answer within ``timeout_s`` of steady time.
         """
-        if node not in self._changers:
-            self._changers[node] = self._node.create_client(ChangeState, f"{node}/change_state")
-        client = self._changers[node]
-        deadline = time.monotonic() + timeout_s
-        self._wait(client.service_is_ready, deadline, alive, f"{node} offers no lifecycle service")
-        identifiers = {
-            "configure": Transition.TRANSITION_CONFIGURE,
-            "activate": Transition.TRANSITION_ACTIVATE,
-            "deactivate": Transition.TRANSITION_DEACTIVATE,
-            "cleanup": Transition.TRANSITION_CLEANUP,
-        }
-        request = ChangeState.Request()
-        request.transition.id = identifiers[transition]
-        future = client.call_async(request)
-        self._wait(future.done, deadline, alive, f"{node} did not answer to {transition!r}")
-        return bool(future.result().success)
+        try:
+            return self._lifecycle.change_state(node, transition, timeout_s, alive)
+        except NodeSilent as error:
+            raise PlayerError("node-silent", str(error)) from None
 
     def wait_for_subscribers(self, timeout_s: float, alive: Callable[[], None]) -> None:
         """Wait until every expected stream is matched, and /clock and the outputs by all nodes.
@@ -274,15 +256,6 @@ class ReplayPlayer:
         if self._node.count_subscribers(plans) < nodes:
             topics.append(plans)
         return topics
-
-    def _wait(
-        self, done: Callable[[], bool], deadline: float, alive: Callable[[], None], problem: str
-    ) -> None:
-        while not done():
-            alive()
-            if time.monotonic() > deadline:
-                raise PlayerError("node-silent", problem)
-            time.sleep(0.01)
 
     def publish_clock(self, stamp_ns: int) -> None:
         """Publish /clock (simulated time only); it never runs backwards."""
@@ -329,6 +302,7 @@ class ReplayPlayer:
             now = time.monotonic()
             self._publishers[message.topic].publish(data)
             self._published[message.topic] += 1
+            self._last_sent_s[message.topic] = now
             self._lateness_s.append(now - due)
             stream = self._streams[message.topic]
             if stream.slot:
@@ -356,6 +330,7 @@ class ReplayPlayer:
         topics = {stream.slot: stream.topic for stream in self._streams.values() if stream.slot}
         recording = decode_recording(self._heard, topics, self._published_s)
         recording.published = dict(self._published)
+        recording.last_sent_s = dict(self._last_sent_s)
         recording.lateness_s = list(self._lateness_s)
         recording.wall_s = self._wall_s
         recording.played_from_s = self._played_from_s

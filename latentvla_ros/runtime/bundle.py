@@ -36,6 +36,12 @@ class Bundle:
     path: Path
     manifest: BundleManifest
 
+    @property
+    def content_sha256(self) -> str:
+        """One sha256 of the names and hashes of its files; the manifest's texts are not in it."""
+        text = "\n".join(f"{name} {sha}" for name, sha in sorted(self.manifest.files.items()))
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def file(self, name: str) -> Path:
         """Return the path of the hashed file ``name``.
 

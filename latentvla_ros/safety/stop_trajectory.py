@@ -1,8 +1,8 @@
 """Trajectories that bring the vehicle to a stop, for when no valid plan arrives.
 
 First comfortably along the last valid plan's path, then, when plans stay away, hard. A stop is
-never
-faster than the plan it replaces: where that would have been slower, so is the stop.
+never faster than the plan it replaces: where that would have been slower, so is the stop. Where no
+plan is known any more, it follows the arc that the vehicle is on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.geometry import se2
@@ -27,6 +27,9 @@ StopStage = Literal["none", "comfortable", "emergency"]
 
 #: Integration step of the speed profile.
 _FINE_S = 0.01
+#: Yaw rate over a lower speed than this is no curvature.
+_MIN_ARC_SPEED_MPS = 1.0
+_MAX_CURVATURE_PER_M = 0.2
 
 
 @dataclass(frozen=True)
@@ -111,30 +114,30 @@ def stop_along(
     return _along_path(path, curvatures, arc, distance[::every], speeds[::every])
 
 
-def stop_on_arc(
-    speed_mps: float,
-    curvature_per_m: float,
-    deceleration_mps2: float,
-    start: ArrayLike = (0.0, 0.0, 0.0),
+def stop_from_motion(
+    speed_mps: float, yaw_rate_radps: float, deceleration_mps2: float
 ) -> Trajectory:
-    """Return a stop on an arc of constant curvature, for when there never was a plan.
+    """Return a stop along the arc of the present motion, ego frame of now.
 
     Args:
-        start: (3,) pose at the stop's t0.
+        speed_mps: measured, forward. yaw_rate_radps: measured; an arc tighter than a car turns is
+            widened to ``_MAX_CURVATURE_PER_M``.
+
+    Raises:
+        ContractError: the motion is not finite.
     """
-    times = POINT_TIMES_S
-    speed = max(speed_mps, 0.0)
-    until_rest = np.minimum(times, speed / deceleration_mps2)
-    distance = speed * until_rest - 0.5 * deceleration_mps2 * until_rest**2
-    speeds = np.maximum(speed - deceleration_mps2 * times, 0.0)
-    poses = np.stack(
-        [se2.exponential(1.0, 0.0, curvature_per_m, float(length)) for length in distance]
-    )
-    return _trajectory(
-        se2.compose(np.asarray(start, np.float64), poses),
-        speeds,
-        np.full(NUM_POINTS, float(curvature_per_m)),
-    )
+    if not (np.isfinite(speed_mps) and np.isfinite(yaw_rate_radps)):
+        raise ContractError("motion", (speed_mps, yaw_rate_radps), "finite speed and yaw rate")
+    start_mps = max(speed_mps, 0.0)
+    curvature = 0.0
+    if start_mps > _MIN_ARC_SPEED_MPS:
+        limit = _MAX_CURVATURE_PER_M
+        curvature = float(np.clip(yaw_rate_radps / start_mps, -limit, limit))
+    braking_s = np.minimum(POINT_TIMES_S, start_mps / deceleration_mps2)
+    distance = start_mps * braking_s - 0.5 * deceleration_mps2 * braking_s**2
+    poses = np.stack([se2.exponential(s, 0.0, curvature * s, 1.0) for s in distance.tolist()])
+    speeds = start_mps - deceleration_mps2 * braking_s
+    return _trajectory(poses, speeds, np.full(NUM_POINTS, curvature))
 
 
 def _along_path(

@@ -225,6 +225,12 @@ class CameraSynchronizer(Generic[Payload]):
         """Reference frames that are not resolved yet."""
         return len(self._rings[self.reference])
 
+    @property
+    def newest(self) -> Frame[Payload] | None:
+        """The newest reference frame that is not resolved yet."""
+        ring = self._rings[self.reference]
+        return ring[-1] if ring else None
+
     def _waited(self, reference: Frame[Payload], steady_s: float) -> bool:
         return steady_s - reference.received_s >= self.settings.sync_wait_s
 

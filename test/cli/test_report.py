@@ -121,6 +121,23 @@ def test_a_status_after_the_play_counts_for_drops_only() -> None:
     assert figures["diagnostics"] == {"warning: planner: command <lost>": 1}
 
 
+@pytest.mark.parametrize(("last_sent_s", "early_s"), [(103.9, 0.0), (102.1, 1.9)])
+@pytest.mark.parametrize("starved_before", [False, True])
+def test_a_camera_whose_recording_ends_early_does_not_starve(
+    last_sent_s: float, early_s: float, starved_before: bool
+) -> None:
+    made = recording()
+    made.statuses = [status(102.0, 20, starved_before), status(103.8, 20, True)]
+    made.last_sent_s = {"/front": last_sent_s}
+    figures = summarise(made, path(), "/front", 1.0)
+    camera = figures["cameras"]["front"]
+    assert camera["starving"] is (starved_before or early_s == 0.0)
+    assert camera["ends_early_s"] == pytest.approx(early_s)
+    rows = dict(table_rows(figures))
+    assert ("recording of a camera ends early" in rows) == (early_s > 0.0)
+    assert ("starving cameras" in rows) is camera["starving"]
+
+
 def test_stages_count_each_plan_once() -> None:
     figures = result()
     assert figures["staged_plans"] == 3

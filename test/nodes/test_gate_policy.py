@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from latentvla_ros.geometry.trajectory import constant_turn_rate, resample
-from latentvla_ros.nodes.gate_policy import GatedPlan, GatePolicy
+from latentvla_ros.nodes.gate_policy import GatedPlan, GatePolicy, MeasuredMotion
 from latentvla_ros.safety.plan_checks import PlanLimits
 from latentvla_ros.safety.stop_trajectory import StopSettings
 
@@ -115,3 +115,27 @@ def test_while_every_plan_is_refused_waiting_says_why() -> None:
     gate = policy()
     gate.offer(plan(NOW - 700_000_000), NOW, 10.0)
     assert gate.mode == "waiting" and "rejected: too_old" in gate.cause
+
+
+def test_after_a_clock_jump_the_stop_follows_the_measured_motion() -> None:
+    gate = policy()
+    gate.offer(plan(), NOW, 10.0)
+    gate.forget()
+    before = NOW - 500_000_000_000
+    assert gate.check(10.6) == "none" and gate.mode == "timed_out"
+    assert gate.stop("comfortable", before, None) is None and gate.stop_frames == ("", "")
+    pose = np.array([30.0, 40.0, -1.0])
+    motion = MeasuredMotion("odom", "base_link", pose, 6.0, 0.3)
+    assert gate.check(10.7, motion) == "comfortable" and gate.mode == "comfortable_stop"
+    stop = gate.stop("comfortable", before, motion)
+    assert stop is not None and gate.stop_frames == ("odom", "base_link")
+    assert stop.poses[0] == pytest.approx(pose) and stop.speeds[0] == pytest.approx(6.0)
+    assert stop.speeds[-1] == pytest.approx(0.0, abs=0.05)
+    turned = np.unwrap(stop.poses[:, 2]) - pose[2]
+    way = np.append(0.0, np.cumsum(np.hypot(*np.diff(stop.poses[:, :2], axis=0).T)))
+    assert turned == pytest.approx(way * 0.3 / 6.0, abs=0.01), "on along the same arc"
+    assert gate.check(10.8) == "comfortable", "once begun it goes on without odometry"
+    later = gate.stop("comfortable", before + 1_000_000_000, None)
+    assert later is not None and later.speeds[0] == pytest.approx(4.5, abs=0.1)
+    gate.offer(plan(before + 2_000_000_000), before + 2_000_000_000, 12.0)
+    assert gate.mode == "passing" and gate.stop_frames == ("", "")

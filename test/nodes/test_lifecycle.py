@@ -134,7 +134,7 @@ def test_activation_fails_until_the_bundle_is_loaded(
     go_on, create = threading.Event(), bundle_loader.create_backend
 
     def slow(name: str, threads: int | None) -> Any:
-        go_on.wait(10)
+        go_on.wait(120)
         return create(name, threads)
 
     monkeypatch.setattr(bundle_loader, "create_backend", slow)
@@ -169,12 +169,11 @@ def test_intrinsics_from_camera_info(bench: Bench) -> None:
 
     bench.running(drive_bag.rig(with_model=False))
     bench.drive(0.6)
-    assert not bench.vehicle.plans
-    bench.seen("image_no_camera_info_front")
+    bench.seen("image_no_camera_info_front", slots=())
+    assert not bench.vehicle.plans, bench.explain()
     for slot, fov in (("front", 60.0), ("left", 90.0), ("right", 90.0)):
         bench.vehicle.send_info(slot, fov)
-    bench.drive(1.0)
-    assert len(bench.vehicle.plans) >= 5
+    bench.drive_until(lambda: len(bench.vehicle.plans) >= 5)
     assert {"left", "right"} <= {entry.name for entry in bench.vehicle.plans[-1].inputs}
 
 
@@ -184,12 +183,11 @@ def test_a_camera_info_outside_the_envelope_is_refused_by_name(bench: Bench) -> 
     node = bench.running(drive_bag.rig(with_model=False))
     bench.vehicle.send_info("front", 30.0)
     bench.until(lambda: node.pipeline.cameras.rejected)
-    bench.drive(0.5)
-    assert "front" in bench.active("image_camera_rejected_front")
-    assert not bench.vehicle.plans
+    words = bench.drive_until(lambda: bench.listed("image_camera_rejected_front"))
+    assert "front" in words
+    assert not bench.vehicle.plans, bench.explain()
     bench.vehicle.send_info("front", 60.0)
-    bench.drive(1.0)
-    assert bench.vehicle.plans
+    bench.drive_until(lambda: bench.vehicle.plans)
 
 
 def test_reload_is_refused_while_active(bench: Bench, bundle: Path, tmp_path: Path) -> None:
@@ -203,8 +201,8 @@ def test_reload_is_refused_while_active(bench: Bench, bundle: Path, tmp_path: Pa
     assert answer.success and answer.bundle_id == "tiny-2"
     bench.until(lambda: node.pipeline.bundle.manifest.bundle_id == "tiny-2")
     node.trigger_activate()
-    bench.drive(2.6)
-    assert bench.vehicle.plans[-1].bundle_id == "tiny-2"
+    bench.drive_until(lambda: bench.vehicle.plans)
+    assert {plan.bundle_id for plan in bench.vehicle.plans} == {"tiny-2"}
 
 
 def test_hot_reload_goes_on_planning(bench: Bench, bundle: Path, tmp_path: Path) -> None:
@@ -213,9 +211,43 @@ def test_hot_reload_goes_on_planning(bench: Bench, bundle: Path, tmp_path: Path)
     other = copied(bundle, tmp_path / "other", bundle_id="tiny-2")
     assert reload(node, str(other)).success
     bench.drive(2.0)
+    bench.drive_until(lambda: bench.vehicle.plans[-1].bundle_id == "tiny-2")
     ids = [plan.bundle_id for plan in bench.vehicle.plans]
-    assert ids[0] == "tiny-1" and ids[-1] == "tiny-2" and len(ids) >= 15
+    assert ids[0] == "tiny-1" and ids == sorted(ids) and len(ids) >= 15, bench.explain()
     assert reload(node, "").success, "empty: the one that is loaded, again"
+
+
+def test_two_reloads_while_a_plan_is_made_free_both_bundles(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    go_on = threading.Event()
+    node = bench.running(allow_hot_reload=True)
+    pipeline = node.pipeline
+    first, quick = pipeline.planner, pipeline.planner.backend.infer
+    monkeypatch.setattr(first.backend, "infer", lambda inputs: go_on.wait(120) and quick(inputs))
+    closed: list[object] = []
+
+    def watch(backend: Any) -> None:
+        close = backend.close
+        monkeypatch.setattr(backend, "close", lambda: (closed.append(backend), close()))
+
+    watch(first.backend)
+    now = bench.now()
+    bench.vehicle.send_odometry(now)
+    for slot in ("left", "right", "front"):
+        bench.vehicle.send_image(slot, now)
+    bench.until(lambda: not pipeline._worker.free)
+    assert reload(node, "").success
+    second = bench.until(lambda: pipeline.planner if pipeline.planner is not first else None)
+    watch(second.backend)
+    assert reload(node, "").success
+    bench.until(lambda: pipeline.planner is not second)
+    assert not closed, "the first is still at work"
+    go_on.set()
+    bench.until(lambda: len(closed) == 2)
+    assert {id(backend) for backend in closed} == {id(first.backend), id(second.backend)}
 
 
 def reload(node: Any, bundle: str) -> Any:
@@ -235,7 +267,8 @@ def test_structural_parameters_are_read_only_and_others_are_checked(bench: Bench
     assert not answer.successful and "max_plan_age_s" in answer.reason
     assert node.set_parameters([Parameter("require_command", value=True)])[0].successful
     bench.drive(0.6, command=None)
-    assert not bench.vehicle.plans and node.pipeline.drops["command_missing"] >= 3
+    assert not bench.vehicle.plans, bench.explain()
+    assert node.pipeline.drops["command_missing"] >= 5, bench.explain()
 
 
 @pytest.mark.parametrize(
@@ -252,7 +285,7 @@ def test_a_wrong_parameter_ends_the_process_in_one_line(
     module: str, parameter: str, name: str
 ) -> None:
     command = [sys.executable, "-m", f"latentvla_ros.nodes.{module}", "--ros-args", "-p", parameter]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert ended.returncode == 2
     lines = ended.stderr.strip().splitlines()
     assert name in lines[-1] and "Traceback" not in ended.stderr
@@ -283,3 +316,23 @@ def test_what_nobody_foresaw_is_said_and_the_node_starts_again(
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     bench.until(lambda: node.pipeline.planner)
     assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+
+
+@pytest.mark.parametrize("part", ["PlanPublisher", "InferenceWorker"])
+def test_a_configuration_that_breaks_halfway_leaves_nothing_subscribed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    from rclpy.lifecycle import TransitionCallbackReturn
+
+    def broken(*_: object, **__: object) -> None:
+        raise TypeError("a defect")
+
+    node = bench.planner()
+    before = len(list(node.subscriptions)), len(list(node.timers)), len(list(node.guards))
+    with monkeypatch.context() as patched:
+        patched.setattr(f"latentvla_ros.nodes.pipeline.{part}", broken)
+        node.trigger_configure()
+    assert "a defect" in bench.seen("internal_error").detail
+    after = len(list(node.subscriptions)), len(list(node.timers)), len(list(node.guards))
+    assert after == before
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS

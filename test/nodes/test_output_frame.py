@@ -43,10 +43,10 @@ def test_another_output_frame_through_tf(bench: Bench, monkeypatch: pytest.Monke
     )
     monkeypatch.setitem(sys.modules, "tf2_ros", module)
     node = bench.running(output_frame="map")
-    bench.drive(0.6)
-    assert "map does not exist" in bench.active("no_transform") and not bench.vehicle.plans
+    words = bench.drive_until(lambda: bench.listed("no_transform"))
+    assert "map does not exist" in words and not bench.vehicle.plans
     monkeypatch.setattr(Buffer, "known", True)
-    bench.drive(0.6)
+    bench.drive_until(lambda: bench.vehicle.plans)
     plan = bench.vehicle.plans[-1]
     assert plan.header.frame_id == "map"
     ego = node.pipeline.newest.ego.pose

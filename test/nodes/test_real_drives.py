@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.real_time]
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKER = ROOT / "training/tests/data/real_drives.py"
 #: What a frame may be lost to on a busy machine, or before 1.5 s of odometry.
-HARMLESS = {"superseded", "overflow", "warming_up"}
+HARMLESS = {"superseded", "overflow", "plan_too_old", "warming_up"}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,10 @@ def replayed(bag: Path, out: Path) -> tuple[dict[str, Any], str]:
 
 def checked(result: dict[str, Any], out: Path) -> None:
     """Assert what holds for every replay that goes well."""
-    assert result["plans"] + sum(result["drops"].values()) == result["frames"]
+    # What a starved machine loses on its way (best effort) the node cannot count.
+    received = result["cameras"]["front"]["received"]
+    assert result["plans"] + sum(result["drops"].values()) == received
+    assert 0.9 * result["frames"] <= received <= result["frames"]
     assert {cause for cause, count in result["drops"].items() if count} <= HARMLESS
     # The planner's first words may come before the gate has matched it.
     assert result["gate"]["passed"] >= result["plans"] - 3
@@ -84,6 +87,7 @@ def test_one_forward_camera_on_a_motorway(real_drives: ModuleType, tmp_path: Pat
     # Pictures begin with the odometry: 1.5 s of 25 Hz are waited for.
     assert result["frames"] == 221
     assert 30 <= result["drops"]["warming_up"] <= 45
-    assert result["plans"] >= 40
+    lost = sum(result["drops"].get(cause, 0) for cause in HARMLESS - {"warming_up"})
+    assert result["plans"] >= 170 - lost
     with np.load(tmp_path / "out/plans.npz") as plans:
         assert plans["speeds"][:, 0].min() > 10.0, "the car is on a motorway"

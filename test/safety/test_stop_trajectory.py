@@ -15,7 +15,7 @@ from latentvla_ros.geometry.trajectory import (
     kinematics,
     resample,
 )
-from latentvla_ros.safety.stop_trajectory import StopSettings, stop_along, stop_on_arc
+from latentvla_ros.safety.stop_trajectory import StopSettings, stop_along
 
 
 def turning(speed: float, yaw_rate: float) -> Trajectory:
@@ -82,22 +82,10 @@ def test_a_stop_past_the_end_of_the_path_goes_straight_on() -> None:
 
 def test_a_standing_vehicle_stays() -> None:
     plan = resample(np.zeros((8, 3)), 0.0).in_frame((3.0, 4.0, 0.5))
-    for stop in (stop_along(plan, 1.0, 1.5), stop_on_arc(0.0, 0.1, 1.5, (3.0, 4.0, 0.5))):
-        np.testing.assert_allclose(stop.poses, np.tile([3.0, 4.0, 0.5], (NUM_POINTS, 1)), atol=1e-9)
-        assert not stop.speeds.any()
-        assert not stop.yaw_rates.any()
-
-
-@given(st.floats(0, 25), st.floats(-0.2, 0.2), st.floats(1, 8))
-def test_a_stop_without_a_plan_keeps_the_curvature(
-    speed: float, curvature: float, deceleration: float
-) -> None:
-    stop = stop_on_arc(speed, curvature, deceleration, (1.0, 2.0, 0.3))
-    reach_s = min(4.0, speed / deceleration)
-    length = speed * reach_s - 0.5 * deceleration * reach_s**2
-    assert stop.speeds[-1] == pytest.approx(max(speed - 4 * deceleration, 0.0))
-    turned = np.unwrap(stop.poses[:, 2])[-1] - 0.3
-    assert turned == pytest.approx(curvature * length, abs=1e-6)
+    stop = stop_along(plan, 1.0, 1.5)
+    np.testing.assert_allclose(stop.poses, np.tile([3.0, 4.0, 0.5], (NUM_POINTS, 1)), atol=1e-9)
+    assert not stop.speeds.any()
+    assert not stop.yaw_rates.any()
 
 
 def test_stages_follow_silence() -> None:
