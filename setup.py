@@ -87,6 +87,7 @@ setup(
         "ros": [*(f"ros-{name}" for name in (*ROS_RUN, *ROS_BUILD)), "catkin_pkg>=1.0"],
         "test": [
             "pytest>=8",
+            "pytest-rerunfailures>=14",
             "hypothesis>=6",
             "mypy>=1.10",
             "types-PyYAML",
