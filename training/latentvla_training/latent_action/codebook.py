@@ -64,7 +64,7 @@ def released_folder() -> Path:
 
 def empty_stage(stage: str, recipe: CodebookRecipe, encoder: FrameEncoder) -> LatentDynamics:
     """Return the networks of a stage with random weights, for evaluation."""
-    return LatentDynamics(stage, recipe.model, recipe.loss, encoder.grid, encoder.channels)
+    return LatentDynamics(stage, *recipe.dynamics(stage), encoder.grid, encoder.channels)
 
 
 def load_run(folder: Path) -> Codebook:

@@ -1,8 +1,9 @@
 """One stage of the codebook: encoder, bottleneck and decoder, and what they are conditioned on.
 
 Stage 1 is told the driven trajectory and the ego state, so that its codes need not say them and are
-left with the *environment*. Stage 2 is told the codes of stage 1, which is frozen, and nothing that
-was driven: what is left for its codes is the *ego*. Controls: one stage that is told nothing, and
+left with the *environment*. Stage 2 is told the codes of stage 1, which is frozen, and no
+trajectory (with ``model.odometry`` its encoder reads speed and yaw rate at either frame beside the
+picture): what is left for its codes is the *ego*. Controls: one stage that is told nothing, and
 stage 2 with a continuous bottleneck.
 """
 
@@ -16,7 +17,11 @@ from torch import Tensor, nn
 from latentvla_ros.contract import ContractError
 from latentvla_training.latent_action.bottleneck import Bottleneck, Encoded
 from latentvla_training.latent_action.networks import ForwardDynamics, InverseDynamics, Patches
-from latentvla_training.latent_action.pairs import STATE_WIDTH, TRAJECTORY_POINTS
+from latentvla_training.latent_action.pairs import (
+    ODOMETRY_WIDTH,
+    STATE_WIDTH,
+    TRAJECTORY_POINTS,
+)
 from latentvla_training.latent_action.settings import DynamicsLoss, DynamicsSettings
 
 ENVIRONMENT, EGO = "environment", "ego"
@@ -106,7 +111,14 @@ class LatentDynamics(nn.Module):
         self.stage, self.settings, self.loss = stage, settings, loss
         self.condition = make_condition(stage, settings)
         patches = Patches(grid, settings.patch)
-        self.encoder = InverseDynamics(settings, patches, channels, self.condition.count)
+        self.odometry = settings.odometry and stage != ENVIRONMENT
+        self.encoder = InverseDynamics(
+            settings,
+            patches,
+            channels,
+            self.condition.count,
+            ODOMETRY_WIDTH if self.odometry else 0,
+        )
         self.bottleneck = Bottleneck(
             settings,
             loss,
@@ -117,15 +129,25 @@ class LatentDynamics(nn.Module):
         self.decoder = ForwardDynamics(settings, patches, channels)
         self.motion: nn.Module | None = None
         if stage != ENVIRONMENT and loss.ego_motion > 0:
-            width = settings.codes * settings.code_width
+            inputs, outputs = settings.codes * settings.code_width, 3
+            if self.odometry:
+                inputs, outputs = inputs + ODOMETRY_WIDTH, 3 * TRAJECTORY_POINTS
             self.motion = nn.Sequential(
-                nn.Linear(width, settings.width), nn.GELU(), nn.Linear(settings.width, 3)
+                nn.Linear(inputs, settings.width), nn.GELU(), nn.Linear(settings.width, outputs)
             )
 
     def encode(self, batch: Batch) -> Encoded:
         """Return the codes of pairs ``earlier``, ``later`` (B, places, C), ``interval`` (B,)."""
         condition = self.condition(batch)
-        vectors = self.encoder(batch["earlier"], batch["later"], batch["interval"], condition)
+        odometry = None
+        if self.odometry:
+            odometry = (
+                batch["state"][:, :ODOMETRY_WIDTH],
+                batch["later_state"][:, :ODOMETRY_WIDTH],
+            )
+        vectors = self.encoder(
+            batch["earlier"], batch["later"], batch["interval"], condition, odometry
+        )
         encoded: Encoded = self.bottleneck(vectors, batch["interval"])
         return encoded
 
@@ -147,10 +169,17 @@ class LatentDynamics(nn.Module):
             "redundancy": self.loss.decorrelation * encoded.redundancy,
         }
         if self.motion is not None:
-            found = self.motion(encoded.vectors.flatten(1)).float()
-            error = nn.functional.smooth_l1_loss(found, batch["motion"])
-            losses["ego_motion"] = self.loss.ego_motion * error
+            losses["ego_motion"] = self.loss.ego_motion * self._motion_error(batch, encoded.vectors)
         return losses
+
+    def _motion_error(self, batch: Batch, vectors: Tensor) -> Tensor:
+        """Return how far the ego motion that is read off the codes is from the true one."""
+        assert self.motion is not None
+        inputs, wanted = vectors.flatten(1), batch["motion"]
+        if self.odometry:
+            inputs = torch.cat([inputs, batch["state"][:, :ODOMETRY_WIDTH]], dim=1)
+            wanted = batch["unforeseen"]
+        return nn.functional.smooth_l1_loss(self.motion(inputs).float(), wanted)
 
 
 def weights_hash(module: nn.Module, leave_out: tuple[str, ...] = ()) -> str:

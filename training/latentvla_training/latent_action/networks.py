@@ -80,15 +80,26 @@ class InverseDynamics(nn.Module):
     Args:
         settings: sizes. patches: of the frames. channels: of their features.
         condition_tokens: how many tokens of width ``settings.width`` come with every pair.
+        odometry: numbers of the ego state that come with either frame, as one more token of it.
     """
 
     hidden: Tensor
 
     def __init__(
-        self, settings: DynamicsSettings, patches: Patches, channels: int, condition_tokens: int
+        self,
+        settings: DynamicsSettings,
+        patches: Patches,
+        channels: int,
+        condition_tokens: int,
+        odometry: int = 0,
     ) -> None:
         super().__init__()
         width, places = settings.width, patches.tokens
+        self.state: nn.Module | None = None
+        if odometry:
+            self.state = nn.Sequential(
+                nn.Linear(odometry, width), nn.GELU(), nn.Linear(width, width)
+            )
         self.patches = patches
         self.embed = nn.Linear(settings.patch**2 * channels, width)
         self.position = nn.Parameter(torch.randn(places, width) * 0.02)
@@ -100,24 +111,36 @@ class InverseDynamics(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, settings.code_width)
-        before = condition_tokens + places  # what the earlier frame may read
-        total = before + places + settings.codes
+        of_frame = places + (self.state is not None)
+        before = condition_tokens + of_frame  # what the earlier frame may read
+        total = before + of_frame + settings.codes
         hidden = torch.zeros(total, total, dtype=torch.bool)
         hidden[:before, before:] = True
         hidden[before : -settings.codes, -settings.codes :] = True
         self.register_buffer("hidden", hidden, persistent=False)
 
     def forward(
-        self, earlier: Tensor, later: Tensor, interval: Tensor, condition: Tensor
+        self,
+        earlier: Tensor,
+        later: Tensor,
+        interval: Tensor,
+        condition: Tensor,
+        odometry: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Return (B, codes, code width).
 
         Args:
             earlier, later: features (B, places, C). interval: (B,) index of the pair's length.
             condition: tokens (B, K, D), K may be 0.
+            odometry: ego states (B, O) at either frame, for networks that read them.
         """
         frames = [self.embed(self.patches.split(features)) for features in (earlier, later)]
         frames = [tokens + self.position + self.frame[i] for i, tokens in enumerate(frames)]
+        if self.state is not None and odometry is not None:
+            states = [
+                self.state(state)[:, None] + self.frame[i] for i, state in enumerate(odometry)
+            ]
+            frames = [torch.cat(both, dim=1) for both in zip(states, frames, strict=True)]
         queries = self.queries + self.interval(interval)[:, None]
         tokens = torch.cat([condition.to(queries.dtype), *frames, queries], dim=1)
         for block in self.blocks:

@@ -21,11 +21,15 @@ TOLERANCE_S = 0.1
 TRAJECTORY_POINTS = 5
 #: Ego state at the earlier frame: dynamics (6), which of them are known (6), command (4).
 STATE_WIDTH = 16
+#: Of which odometry says: speed, yaw rate, ... and which of them are known; no command.
+ODOMETRY_WIDTH = 12
 
 # Typical sizes, to bring inputs of networks to about one: m, m, rad; then m/s, rad/s, m/s2, rad.
 _POSE_SCALE = np.array([10.0, 1.0, 0.3], np.float32)
 #: Of ego motions as targets (m, m, rad): what a second of ordinary driving differs by.
 MOTION_SCALE = np.array([8.0, 0.6, 0.1], np.float32)
+#: Of motion that the state at its beginning did not foretell (m, m, rad), times seconds squared.
+_UNFORESEEN_SCALE = np.array([0.5, 0.12, 0.03], np.float32)
 _DYNAMICS_SCALE = np.array([10.0, 1.0, 0.3, 2.0, 2.0, 0.3], np.float32)
 
 
@@ -38,7 +42,8 @@ class Pairs:
         interval: (P,) which of the settings' ``intervals_s`` lies between.
         trajectory: (P, 5, 3) driven poses x, y, yaw in equal steps up to the later frame, in the
             ego frame of the earlier one (m, rad).
-        state: (P, 16) ego state at the earlier frame, scaled.
+        state, later_state: (P, 16) ego state at the earlier and the later frame, scaled.
+        unforeseen: (P, 5, 3) how the driven poses differ from constant speed and yaw rate, scaled.
         of_scene: (N, K) pair of each transition of each Scene, -1 where it is missing.
     """
 
@@ -47,6 +52,8 @@ class Pairs:
     interval: NDArray[np.int64]
     trajectory: NDArray[np.float32]
     state: NDArray[np.float32]
+    later_state: NDArray[np.float32]
+    unforeseen: NDArray[np.float32]
     of_scene: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -60,6 +67,8 @@ class Pairs:
             self.interval[rows],
             self.trajectory[rows],
             self.state[rows],
+            self.later_state[rows],
+            self.unforeseen[rows],
             self.of_scene[:0],
         )
 
@@ -106,8 +115,40 @@ def find_pairs(scenes: SceneSet, settings: DynamicsSettings) -> Pairs:
         chosen = interval == index
         trajectory[chosen] = _segment(future, earlier[chosen], length)
     of_scene = np.stack([inverse[column] for column in columns], axis=1)
-    state = _ego_state(scenes)[earlier]
-    return Pairs(earlier, later, interval, trajectory, state, of_scene)
+    state = _ego_state(scenes)
+    seconds = np.array(settings.intervals_s)[interval]
+    dynamics = np.where(scenes.column("ego_dynamics_mask"), scenes.column("ego_dynamics"), 0.0)[
+        earlier
+    ]
+    unforeseen = _unforeseen(trajectory, dynamics, seconds)
+    return Pairs(
+        earlier,
+        later,
+        interval,
+        trajectory,
+        state[earlier],
+        state[later],
+        unforeseen,
+        of_scene,
+    )
+
+
+def _unforeseen(
+    trajectory: NDArray[np.float32], dynamics: NDArray[np.float32], seconds: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return poses (P, 5, 3) less those of the speed and yaw rate of the beginning, scaled.
+
+    Args:
+        trajectory: (P, 5, 3) driven poses in equal steps over ``seconds`` (P,).
+        dynamics: (P, 6) at the beginning; what is not known is 0.
+    """
+    speed, rate = dynamics[:, 0, None].astype(np.float64), dynamics[:, 2, None].astype(np.float64)
+    time = seconds[:, None] * np.linspace(0.0, 1.0, TRAJECTORY_POINTS + 1)[1:]
+    half = rate * time / 2.0
+    chord = speed * time * np.sinc(half / np.pi)  # of the arc that is driven
+    kept = np.stack([chord * np.cos(half), chord * np.sin(half), 2.0 * half], axis=-1)
+    scale = _UNFORESEEN_SCALE * seconds[:, None, None] ** 2
+    return np.asarray((trajectory - kept) / scale, np.float32)
 
 
 def _segment(

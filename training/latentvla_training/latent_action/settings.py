@@ -69,6 +69,10 @@ class DynamicsSettings:
         patch: features of so many by so many places are one token (ours; 1: every place is one).
         codebook_size, code_width: entries and their numbers. codes: of one transition.
         times_s: where transitions begin and end; each pair of neighbours is one.
+        odometry: the encoders of stages that are not told the trajectory read the ego state at
+            either frame beside its picture (speed, yaw rate, ...; never a pose or the command), and
+            the regulariser asks for motion beyond what the state at the earlier frame foretells.
+            Ours: over a second that is half a metre, less than pictures of nano's size show.
     """
 
     width: int = 128
@@ -81,6 +85,7 @@ class DynamicsSettings:
     code_width: int = 32
     codes: int = 4
     times_s: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
+    odometry: bool = False
 
     def __post_init__(self) -> None:
         counts = (
@@ -216,6 +221,12 @@ class CodebookRecipe:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ContractError("seed", self.seed, "at least 0")
+
+    def dynamics(self, stage: str) -> tuple[DynamicsSettings, DynamicsLoss]:
+        """Return networks and losses of a stage; stage 1 is the same whatever decides stage 2."""
+        if stage != "environment":
+            return self.model, self.loss
+        return replace(self.model, odometry=False), replace(self.loss, ego_motion=0.0)
 
     def stage(self, name: str) -> StageSettings:
         """Return the settings of a stage (controls: those of stage 2) with the recipe's seed."""

@@ -76,7 +76,9 @@ class PairData:
             "interval": torch.from_numpy(pairs.interval[chosen]),
             "trajectory": torch.from_numpy(scaled_poses(pairs.trajectory[chosen])).flatten(1),
             "state": torch.from_numpy(pairs.state[chosen]),
+            "later_state": torch.from_numpy(pairs.later_state[chosen]),
             "motion": torch.from_numpy(scaled_motion(pairs.trajectory[chosen, -1])),
+            "unforeseen": torch.from_numpy(pairs.unforeseen[chosen]).flatten(1),
         }
         if self.environment is not None:
             found["environment"] = torch.from_numpy(self.environment[chosen])

@@ -172,15 +172,14 @@ class CodebookTraining:
         follows: str = "",
     ) -> LatentDynamics:
         """Return a stage's averaged networks, trained first unless they are."""
-        settings, loss = self.recipe.stage(name), self.recipe.loss
-        if name == ENVIRONMENT:  # it has no regulariser, and is the same with any weight of it
-            loss = replace(loss, ego_motion=0.0)
+        settings = self.recipe.stage(name)
+        model, loss = self.recipe.dynamics(name)
         before = f"{encoder.identity()} {follows}".strip()
         recipe = DynamicsRun(
             name,
             self.scenes_id,
             before,
-            self.recipe.model,
+            model,
             loss,
             settings.optimizer,
             settings.run,
@@ -188,7 +187,7 @@ class CodebookTraining:
         torch.manual_seed(settings.run.seed)
         module = LatentDynamics(
             name,
-            self.recipe.model,
+            model,
             loss,
             encoder.grid,
             encoder.channels,

@@ -30,9 +30,14 @@ SETTINGS = DynamicsSettings(
 )
 
 
-def make(stage: str, loss: DynamicsLoss | None = None, steps: int = 100) -> LatentDynamics:
+def make(
+    stage: str,
+    loss: DynamicsLoss | None = None,
+    steps: int = 100,
+    settings: DynamicsSettings = SETTINGS,
+) -> LatentDynamics:
     torch.manual_seed(0)
-    return LatentDynamics(stage, SETTINGS, loss or DynamicsLoss(), GRID, CHANNELS, steps, 32)
+    return LatentDynamics(stage, settings, loss or DynamicsLoss(), GRID, CHANNELS, steps, 32)
 
 
 def batch(count: int = 32) -> Batch:
@@ -44,6 +49,8 @@ def batch(count: int = 32) -> Batch:
         "interval": torch.arange(count) % 2,
         "trajectory": torch.randn(count, 15, generator=random),
         "state": torch.randn(count, 16, generator=random),
+        "later_state": torch.randn(count, 16, generator=random),
+        "unforeseen": torch.randn(count, 15, generator=random),
         "motion": torch.randn(count, 3, generator=random),
         "environment": torch.randint(0, 16, (count, 4), generator=random),
     }
@@ -114,6 +121,45 @@ def test_what_a_stage_is_told(stage: str, reads: set[str]) -> None:
             assert torch.equal(dynamics.decode(other, vectors), predicted) == (name not in reads)
 
 
+@pytest.mark.parametrize("stage", [EGO, ONE_STAGE, CONTINUOUS])
+def test_odometry_is_read_by_the_encoder_alone(stage: str) -> None:
+    """Speed, yaw rate, ... at either frame; never what was driven between, never the command."""
+    dynamics = make(stage, settings=replace(SETTINGS, odometry=True)).eval()
+    torch.nn.init.normal_(dynamics.decoder.change.weight)
+    seen: list[torch.Tensor] = []
+    dynamics.encoder.register_forward_hook(lambda _m, _i, output: seen.append(output))
+    tokens: list[torch.Tensor] = []
+    dynamics.encoder.blocks[-1].register_forward_hook(lambda _m, _i, out: tokens.append(out))
+    pairs = batch()
+    predicted = dynamics.decode(pairs, dynamics.encode(pairs).vectors)
+
+    def changed(name: str, columns: slice) -> bool:
+        other = {**pairs, name: pairs[name].clone()}
+        other[name][:, columns] += 1.0
+        dynamics.encode(other)
+        assert torch.equal(
+            dynamics.decode(other, dynamics.bottleneck(seen[0], pairs["interval"]).vectors),
+            predicted,
+        )
+        return not torch.equal(seen[-1], seen[0])
+
+    assert changed("state", slice(0, 12)) and changed("later_state", slice(0, 12))
+    before = dynamics.condition.count + 1 + 2  # condition, state and places of the earlier frame
+    assert torch.equal(tokens[0][:, :before], tokens[2][:, :before])
+    for name in ("state", "later_state"):
+        assert not changed(name, slice(12, 16))
+    for name in ("trajectory", "motion", "unforeseen"):
+        assert not changed(name, slice(None))
+
+
+def test_stage_1_is_the_same_with_odometry() -> None:
+    plain, told = (
+        make(ENVIRONMENT, settings=replace(SETTINGS, odometry=value)).state_dict()
+        for value in (False, True)
+    )
+    assert all(torch.equal(plain[name], value) for name, value in told.items())
+
+
 def test_interval_is_known_to_encoder_and_decoder() -> None:
     dynamics, pairs = make(ONE_STAGE).eval(), batch()
     torch.nn.init.normal_(dynamics.decoder.change.weight)
@@ -127,8 +173,10 @@ def test_interval_is_known_to_encoder_and_decoder() -> None:
     assert not torch.allclose(dynamics.decode(pairs, first), dynamics.decode(other, first))
 
 
-def test_losses_reach_every_weight() -> None:
-    dynamics = make(EGO, DynamicsLoss(ego_motion=0.5))
+@pytest.mark.parametrize("odometry", [False, True])
+def test_losses_reach_every_weight(odometry: bool) -> None:
+    settings = replace(SETTINGS, odometry=odometry)
+    dynamics = make(EGO, DynamicsLoss(ego_motion=0.5), settings=settings)
     torch.nn.init.normal_(dynamics.decoder.change.weight)
     losses = dynamics(batch())
     assert set(losses) == {"features", "commitment", "redundancy", "ego_motion"}

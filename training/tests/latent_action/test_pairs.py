@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from latentvla_training.data.shards import ShardReader, write_shard
-from latentvla_training.latent_action.pairs import find_pairs
+from latentvla_training.latent_action.pairs import _unforeseen, find_pairs
 from latentvla_training.latent_action.scene_set import SceneSet, training_scenes
 from latentvla_training.latent_action.settings import (
     CodebookData,
@@ -58,6 +58,29 @@ def test_trajectory_ends_at_the_later_frame(reader: ShardReader) -> None:
     length = np.array(SETTINGS.intervals_s)[pairs.interval]
     assert pairs.motion[:, 0] == pytest.approx(speed * length, abs=1e-4)
     assert pairs.trajectory[:, 0, 0] == pytest.approx(speed * length / 5, abs=1e-4)
+
+
+def test_unforeseen_motion_is_beyond_constant_speed_and_yaw_rate() -> None:
+    seconds = np.array([2.0, 2.0, 1.0])
+    time = seconds[:, None] * np.arange(1, 6) / 5
+    dynamics = np.zeros((3, 6), np.float32)
+    dynamics[:, 0], dynamics[0, 2] = (8.0, 8.0, 6.0), 0.2
+    turn, straight = time[0] * 0.2, np.zeros(5)
+    circle = np.stack([40.0 * np.sin(turn), 40.0 * (1.0 - np.cos(turn)), turn], axis=1)
+    kept = np.stack([8.0 * time[1], straight, straight], axis=1)
+    braked = np.stack([6.0 * time[2] - time[2] ** 2, straight, straight], axis=1)  # at 2 m/s2
+    found = _unforeseen(np.stack([circle, kept, braked]).astype(np.float32), dynamics, seconds)
+    assert found[:2] == pytest.approx(0.0, abs=1e-5)
+    assert found[2, :, 0] == pytest.approx(-(time[2] ** 2) / 0.5, abs=1e-5)
+    assert found[2, :, 1:] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_later_state_is_that_of_the_later_frame(reader: ShardReader) -> None:
+    pairs = find_pairs(SceneSet([reader]), SETTINGS)
+    for pair, scene in enumerate(pairs.later):
+        as_earlier = np.flatnonzero(pairs.earlier == scene)
+        for other in as_earlier:
+            assert np.array_equal(pairs.later_state[pair], pairs.state[other])
 
 
 def test_unknown_future_or_picture_is_no_pair(tmp_path: Path) -> None:
