@@ -40,6 +40,8 @@ class Train:
     """Processes, each with a share of every batch (GPUs, or CPU cores)."""
     controls: bool = False
     """Also train the controls of the report: codes in one stage, and a continuous bottleneck."""
+    stages_of: str = ""
+    """Another run (name or folder) whose finished stages are taken where they are the same."""
 
     def __call__(self) -> int:
         from latentvla_training.data.shards import split_shards
@@ -60,7 +62,10 @@ class Train:
             return launch(sys.argv[1:], self.processes)
         from latentvla_training.latent_action.training import CodebookTraining
 
-        CodebookTraining(recipe, folder).run(self.controls)
+        stages_of = run_folder(self.stages_of) if self.stages_of else None
+        if stages_of is not None and not stages_of.is_dir():
+            raise FileNotFoundError(f"--stages-of: no run in {stages_of}")
+        CodebookTraining(recipe, folder, stages_of=stages_of).run(self.controls)
         print(f"{folder}: done")
         return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -67,13 +68,22 @@ class CodebookTraining:
     Args:
         recipe: with its seed. folder: of the run; of the same recipe if it exists.
         progress: show bars.
+        stages_of: another run's folder; its finished stages are taken, not trained again, where
+            what decides them is the same (ablations of stage 2 share what comes before).
 
     Raises:
         FileNotFoundError: the splits are not there. ContractError: they cannot be used.
     """
 
-    def __init__(self, recipe: CodebookRecipe, folder: Path, progress: bool = True) -> None:
+    def __init__(
+        self,
+        recipe: CodebookRecipe,
+        folder: Path,
+        progress: bool = True,
+        stages_of: Path | None = None,
+    ) -> None:
         self.recipe, self.folder, self.progress = recipe, folder, progress
+        self.stages_of = stages_of
         self.train_scenes = training_scenes(recipe.data)
         self.val_scenes = SceneSet([load_split(recipe.data.val_split, cached_shards=4)])
         self.scenes_id = scenes_identity(self.train_scenes)
@@ -127,7 +137,7 @@ class CodebookTraining:
     def _own_trunk(self, rows: np.ndarray, stop_after_steps: int | None) -> nn.Module:
         settings = self.recipe.stage(FRAMES)
         recipe = FrameRun(self.scenes_id, self.recipe.frames, settings.optimizer, settings.run)
-        folder = self.folder / FRAMES
+        folder = self._folder(FRAMES, recipe, settings.run.steps)
         done = _finished(folder, recipe, settings.run.steps)
         frames = self.recipe.frames
         shown = _evenly(rows, 1 if done else settings.run.passes)  # others need no decoding
@@ -194,7 +204,7 @@ class CodebookTraining:
             settings.run.steps,
             settings.run.batch_size,
         )
-        folder = self.folder / name
+        folder = self._folder(name, recipe, settings.run.steps)
         if _finished(folder, recipe, settings.run.steps):
             _load_averaged(module, folder)
             return module.eval().to(encoder.centre.device)
@@ -203,6 +213,28 @@ class CodebookTraining:
         self._require(folder, settings.run.steps)
         assert isinstance(trained, LatentDynamics)
         return trained.eval()
+
+    def _folder(self, name: str, recipe: FrameRun | DynamicsRun, steps: int) -> Path:
+        """Return the folder of a stage, taken from the other run if it holds the same one."""
+        from accelerate import PartialState
+
+        folder = self.folder / name
+        with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+            if self.stages_of is None or folder.exists():
+                return folder
+            source = self.stages_of / name
+            try:
+                done = _finished(source, recipe, steps)
+            except ContractError as error:
+                logger.info("stage %s is trained here: %s", name, error)
+                return folder
+            if done:
+                aside = folder.with_name(f".{name}.part")
+                shutil.rmtree(aside, ignore_errors=True)
+                shutil.copytree(source, aside)
+                aside.replace(folder)
+                logger.info("stage %s is that of %s", name, self.stages_of)
+        return folder
 
     def _require(self, folder: Path, steps: int) -> None:
         """Check that a stage is at its end before anything builds on it."""

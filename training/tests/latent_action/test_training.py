@@ -90,6 +90,27 @@ def test_stage_2_cannot_move_stage_1(splits: Path, recipe: CodebookRecipe) -> No
     assert before.tobytes() == again.tobytes()
 
 
+def test_ablations_of_stage_2_take_the_stages_before(splits: Path, recipe: CodebookRecipe) -> None:
+    train(recipe, splits / "first")
+    told = replace(
+        recipe,
+        model=replace(recipe.model, odometry=not recipe.model.odometry),
+        loss=replace(recipe.loss, ego_motion=recipe.loss.ego_motion + 0.5),
+    )
+    CodebookTraining(told, splits / "told", progress=False, stages_of=splits / "first").run()
+    assert_same(splits / "first", splits / "told", ("frames", "environment"))
+    first, own = (weights(splits / name, "ego") for name in ("first", "told"))
+    assert first.keys() != own.keys()
+    # What decides a stage is not the same here: it is trained, and stage 0 alone is taken.
+    fewer = replace(recipe, model=replace(recipe.model, codebook_size=8))
+    CodebookTraining(fewer, splits / "fewer", progress=False, stages_of=splits / "first").run()
+    assert_same(splits / "first", splits / "fewer", ("frames",))
+    entries = weights(splits / "fewer", "environment")[
+        "averaged.bottleneck.quantizer._codebook.embed"
+    ]
+    assert entries.shape[1] == 8
+
+
 def test_interrupted_stages_go_on_to_the_same_end(splits: Path, recipe: CodebookRecipe) -> None:
     train(recipe, splits / "whole")
     interruptions = 0
