@@ -32,6 +32,9 @@ CONTROLS = (ONE_STAGE, CONTINUOUS)
 #: What of a stage's weights only its training uses.
 TRAINING_ONLY = ("embed_avg", "cluster_size", "initted", "bottleneck.steps")
 
+#: Beyond so many spreads an ego motion counts linearly: turns are rare, far out, and wanted.
+MOTION_ROBUST = 3.0
+
 Batch = dict[str, Tensor]
 
 
@@ -129,9 +132,8 @@ class LatentDynamics(nn.Module):
         self.decoder = ForwardDynamics(settings, patches, channels)
         self.motion: nn.Module | None = None
         if stage != ENVIRONMENT and loss.ego_motion > 0:
-            inputs, outputs = settings.codes * settings.code_width, 3
-            if self.odometry:
-                inputs, outputs = inputs + ODOMETRY_WIDTH, 3 * TRAJECTORY_POINTS
+            inputs = settings.codes * settings.code_width
+            outputs = 3 * TRAJECTORY_POINTS if self.odometry else 3
             self.motion = nn.Sequential(
                 nn.Linear(inputs, settings.width), nn.GELU(), nn.Linear(settings.width, outputs)
             )
@@ -175,11 +177,9 @@ class LatentDynamics(nn.Module):
     def _motion_error(self, batch: Batch, vectors: Tensor) -> Tensor:
         """Return how far the ego motion that is read off the codes is from the true one."""
         assert self.motion is not None
-        inputs, wanted = vectors.flatten(1), batch["motion"]
-        if self.odometry:
-            inputs = torch.cat([inputs, batch["state"][:, :ODOMETRY_WIDTH]], dim=1)
-            wanted = batch["unforeseen"]
-        return nn.functional.smooth_l1_loss(self.motion(inputs).float(), wanted)
+        wanted = batch["unforeseen" if self.odometry else "motion"]
+        found = self.motion(vectors.flatten(1)).float()
+        return nn.functional.huber_loss(found, wanted, delta=MOTION_ROBUST)
 
 
 def weights_hash(module: nn.Module, leave_out: tuple[str, ...] = ()) -> str:

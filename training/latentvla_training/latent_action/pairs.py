@@ -28,7 +28,8 @@ ODOMETRY_WIDTH = 12
 _POSE_SCALE = np.array([10.0, 1.0, 0.3], np.float32)
 #: Of ego motions as targets (m, m, rad): what a second of ordinary driving differs by.
 MOTION_SCALE = np.array([8.0, 0.6, 0.1], np.float32)
-#: Of motion that the state at its beginning did not foretell (m, m, rad), times seconds squared.
+#: Of motion that speed and yaw rate at its beginning did not foretell (m, m, rad), times the
+#: seconds since then squared.
 _UNFORESEEN_SCALE = np.array([0.5, 0.12, 0.03], np.float32)
 _DYNAMICS_SCALE = np.array([10.0, 1.0, 0.3, 2.0, 2.0, 0.3], np.float32)
 
@@ -147,7 +148,7 @@ def _unforeseen(
     half = rate * time / 2.0
     chord = speed * time * np.sinc(half / np.pi)  # of the arc that is driven
     kept = np.stack([chord * np.cos(half), chord * np.sin(half), 2.0 * half], axis=-1)
-    scale = _UNFORESEEN_SCALE * seconds[:, None, None] ** 2
+    scale = _UNFORESEEN_SCALE * time[..., None] ** 2
     return np.asarray((trajectory - kept) / scale, np.float32)
 
 
