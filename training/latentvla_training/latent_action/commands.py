@@ -126,6 +126,8 @@ class Report:
     """Write the figures here."""
     out: Path | None = _DOCUMENT
     """The Markdown file; the page of pictures goes beside it."""
+    ablations: tuple[str, ...] = ()
+    """Runs of other recipes, to be compared in a table."""
     train_shards: int = 80
     """Training shards that probes are fitted on, at most."""
 
@@ -137,11 +139,12 @@ class Report:
         if self.train_shards < 1:
             raise ContractError("--train-shards", self.train_shards, "at least 1")
         folders = [run_folder(name) for name in self.runs]
-        for folder in folders:
+        ablations = [run_folder(name) for name in self.ablations]
+        for folder in (*folders, *ablations):
             run_recipe(folder)
         if needs_launch(1):
             return launch(sys.argv[1:], 1)
-        result = make_report(folders, self.train_shards, self.json, self.out)
+        result = make_report(folders, self.train_shards, self.json, self.out, ablations=ablations)
         for figures, passed in zip(result["runs"], result["gates"], strict=True):
             for name, done in passed.items():
                 print(f"seed {figures['seed']}: {name}: {'passed' if done else 'NOT passed'}")

@@ -95,6 +95,7 @@ class RunEvidence:
             "recipe": recipe.name,
             "seed": recipe.seed,
             "ego_motion_weight": recipe.loss.ego_motion,
+            "odometry": recipe.model.odometry,
             "scenes": self.evidence.identity(),
             "counts": {
                 name: {
@@ -115,6 +116,17 @@ class RunEvidence:
                 found["agent_probe"][source] = self._agent_probe(inputs)
         found["swap"] = self._swap_test()
         return found
+
+    def summary(self) -> dict[str, Any]:
+        """Return of an ablation what compares it: figures and ego probe of the ego codes alone."""
+        recipe = self.codebook.recipe
+        _, inputs = next(self._inputs(EGO, self.codebook.ego))
+        return {
+            "recipe": recipe.name,
+            "seed": recipe.seed,
+            **self._stage_figures(self.codebook.ego),
+            "ego_probe": self._ego_probe(inputs),
+        }
 
     def stages(self) -> Iterator[tuple[str, LatentDynamics]]:
         """Yield the stages that the run has; controls may be absent."""

@@ -45,12 +45,14 @@ def make_report(
     json_path: Path | None = None,
     out: Path | None = None,
     progress: bool = True,
+    ablations: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Judge finished runs, which differ by seed, and write what is found.
 
     Args:
         runs: folders. train_shards: that probes are fitted on, at most. json_path: of the figures.
         out: Markdown file; the page of pictures, of the first run, goes beside it.
+        ablations: folders of runs of other recipes, to be compared.
 
     Raises:
         FileNotFoundError: a run is not finished. ContractError: they are of several recipes.
@@ -72,6 +74,7 @@ def make_report(
         "pooled": pool(found),
         "gates": [gates(figures) for figures in found],
         "meanings": meanings,
+        "ablations": [RunEvidence(evidence, run, progress).summary() for run in ablations],
     }
     if json_path is not None:
         write_whole(json_path, (json.dumps(result, indent=1) + "\n").encode())
@@ -144,9 +147,10 @@ def document(result: dict[str, Any], picture: str) -> str:
         ),
         f"Recipe `{runs[0]['recipe']}`, seed {seeds}; mean ± standard deviation over seeds where "
         "there are several. Judged on the networks of test and val, which no stage and no probe "
-        f"was fitted on: {counts['judged']['pairs']} frame pairs. Codes are made from front frames "
-        "and odometry; no language, map or box label is read by any stage. Labels of the world "
-        "serve to judge.",
+        f"was fitted on: {counts['judged']['pairs']} frame pairs. No language, map or box label is "
+        "read by any stage; labels of the world serve to judge.",
+        "Odometry is used so: stage 1 is told the driven poses and the ego state. "
+        + _odometry_text(runs[0]),
         "## The codebook",
         _stage_table(pooled["stages"]),
         "Gain: share of the squared error of copying the earlier frame that the decoder takes "
@@ -161,6 +165,7 @@ def document(result: dict[str, Any], picture: str) -> str:
         f"(partial R2; fitted on {counts['train']['ego_probe']} Scenes of training networks, "
         f'judged on {counts["judged"]["ego_probe"]} of others). A code that means "current '
         'speed" has 0 here.',
+        *_ablation_section(result),
         "## What the codes say of others",
         _agent_table(pooled["agent_probe"]),
         "The same for the displacement (ahead, to the left) of the nearest road user in view "
@@ -181,6 +186,51 @@ def document(result: dict[str, Any], picture: str) -> str:
         "\n".join(f"- {line}" for line in shortcomings(result)),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _odometry_text(figures: dict[str, Any]) -> str:
+    """Return what stage 2 of a run is told of odometry, and what its regulariser asks for."""
+    weight = figures["ego_motion_weight"]
+    if figures.get("odometry"):
+        told = (
+            "The encoder of stage 2 reads the ego state (speed, yaw rate, acceleration) at either "
+            "frame beside its picture, and no pose; the decoder reads none (ours)."
+        )
+        asked = "by how much the driven poses leave those of constant speed and yaw rate (ours)"
+    else:
+        told = "Stage 2 reads pictures alone."
+        asked = "the ego motion (DynVLA)"
+    if not weight:
+        return f"{told} There is no ego-motion regulariser."
+    return f"{told} A regulariser of weight {weight:g} reads off the codes {asked}."
+
+
+def _ablation_section(result: dict[str, Any]) -> list[str]:
+    """Return a heading, a table and a note; nothing where no ablation was given."""
+    if not result.get("ablations"):
+        return []
+    own = result["runs"][0]
+    first = {**own["stages"][EGO], "recipe": own["recipe"], "ego_probe": own["ego_probe"][EGO]}
+    rows = []
+    for figures in (first, *result["ablations"]):
+        probe = figures["ego_probe"]
+        rows.append(
+            [
+                f"`{figures['recipe']}`",
+                md.number(figures["perplexity"], 1),
+                md.number(min(figures["position_perplexity"]), 1),
+                md.number(figures["gain_over_copy"], 3),
+                *(md.number(value, 3) for value in (*probe["delta_v"], *probe["delta_yaw"])),
+            ]
+        )
+    places = len(rows[0]) - 4
+    names = [f"{kind} {i + 1}" for kind in ("dv", "dyaw") for i in range(places // 2)]
+    return [
+        "## Ablations",
+        md.table(["", "perplexity", "least position", "gain over copy", *names], rows),
+        f"The ego codes of one run each, seed {own['seed']}; what differs from `{own['recipe']}` "
+        "stands at the head of each recipe in `recipes/codebook/`.",
+    ]
 
 
 def _stage_table(stages: dict[str, Any]) -> str:

@@ -46,7 +46,7 @@ def test_smoke(
     figures, page = splits / "codebook.json", splits / "docs" / "latent_actions.md"
     code = outcome(
         monkeypatch,
-        *("report", "--runs", "smoke-s0", "smoke-s1"),
+        *("report", "--runs", "smoke-s0", "smoke-s1", "--ablations", "smoke-s1"),
         *("--json", str(figures), "--out", str(page)),
     )
     assert code in (0, 1)  # whether so small a codebook passes is not asked
@@ -56,8 +56,9 @@ def test_smoke(
         "ego", "environment", "one_stage", "shuffled", "continuous",
     }  # fmt: skip
     assert len(result["meanings"]) == 16
+    assert [one["recipe"] for one in result["ablations"]] == ["smoke"]
     text = page.read_text()
-    for heading in ("The codebook", "Swapping", "Gates", "What they do not say"):
+    for heading in ("The codebook", "Ablations", "Swapping", "Gates", "What they do not say"):
         assert heading in text
     assert "](latent_actions.jpg)" in text and (page.with_suffix(".jpg")).stat().st_size > 10_000
     passed = [all(one.values()) for one in result["gates"]]
