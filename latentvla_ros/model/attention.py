@@ -31,19 +31,46 @@ class Attention(nn.Module):
         return output
 
 
-class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention to a memory and a feed-forward net, each residual."""
+def _feed_forward(width: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
+    )
 
-    def __init__(self, width: int, heads: int) -> None:
+
+class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward net, each residual."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.self_norm = nn.LayerNorm(width)
+        self.self_attention = Attention(width, heads)
+        self.feed_norm = nn.LayerNorm(width)
+        self.feed = _feed_forward(width, hidden)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return tokens (B, N, D) that have read each other."""
+        normed = self.self_norm(tokens)
+        tokens = tokens + self.self_attention(normed, normed)
+        output: Tensor = tokens + self.feed(self.feed_norm(tokens))
+        return output
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention to a memory and a feed-forward net, each residual.
+
+    Args:
+        width: of queries and memory. heads: of both attentions.
+        hidden: width of the feed-forward net; twice ``width`` by default.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int | None = None) -> None:
         super().__init__()
         self.self_norm = nn.LayerNorm(width)
         self.self_attention = Attention(width, heads)
         self.cross_norm = nn.LayerNorm(width)
         self.cross_attention = Attention(width, heads)
         self.feed_norm = nn.LayerNorm(width)
-        self.feed = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(approximate="tanh"), nn.Linear(2 * width, width)
-        )
+        self.feed = _feed_forward(width, hidden or 2 * width)
 
     def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
         """Return queries (B, N, D) that have read ``memory`` (B, S, D), normalised already."""

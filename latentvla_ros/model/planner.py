@@ -106,7 +106,7 @@ class StudentPlanner(nn.Module):
             DecoderLayer(width, config.heads) for _ in range(config.context_layers)
         )
         self.context_norm = nn.LayerNorm(width)
-        self.reasoner = LatentReasoner(width, config.heads, config.reasoner_layers)
+        self.reasoner = LatentReasoner(config)
         self.head = ProposalHead(config)
 
     def encode_images(self, images: Tensor) -> Tensor:

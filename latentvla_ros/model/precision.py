@@ -10,8 +10,8 @@ import torch
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Return a context that switches autocast off on ``device``, and nothing where it is off.
 
-    The check keeps autocast nodes out of exported graphs.
+    The check keeps autocast nodes out of exported graphs. The meta device knows no autocast.
     """
-    if torch.is_autocast_enabled(device.type):
+    if device.type != "meta" and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
