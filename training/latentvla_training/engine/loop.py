@@ -2,7 +2,8 @@
 
 A run folder holds ``recipe.yaml``, ``checkpoint.pt``, TensorBoard events and ``metrics.jsonl``. The
 same command again continues the run where its last checkpoint left it: same step, optimizer, random
-state and data position.
+state and data position. With every validation the log says what the run has cost so far: CPU
+seconds of this process and of workers that ended, and the most memory that it held.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -124,12 +126,13 @@ def run_training(
         _claim_folder(folder, recipe)
     optimizer = make_optimizer(task.module, recipe.optimizer)
     averaged = AveragedModel(task.module, recipe.optimizer.ema_decay)
-    start = 0
+    start, spent = 0, -_cpu_seconds()
     state = load_checkpoint(folder)
     if state is not None:
         task.module.load_state_dict(state["module"])
         averaged.module.load_state_dict(state["averaged"])
         averaged.updates, start = state["updates"], state["step"]
+        spent += state.get("cpu_s", 0.0)
         torch.set_rng_state(state["rng"])
     averaged.module.to(accelerator.device)
     module, prepared = accelerator.prepare(task.module, optimizer)
@@ -163,6 +166,7 @@ def run_training(
                 "optimizer": moments,
                 "rng": torch.get_rng_state(),
                 "step": step,
+                "cpu_s": spent + _cpu_seconds(),
             },
         )
 
@@ -205,7 +209,10 @@ def run_training(
         if (step % every == 0 or last) and main:
             for name, value in figures.items():
                 writer.add_scalar(f"val/{name}", value, step) if writer else None
-            _log(folder, {"step": step, **{f"val/{name}": v for name, v in figures.items()}})
+            cost = {"cost/cpu_s": spent + _cpu_seconds(), "cost/peak_gib": _peak_gib()}
+            _log(
+                folder, {"step": step, **{f"val/{name}": v for name, v in figures.items()}, **cost}
+            )
             bar.write(f"step {step}: " + "  ".join(f"{k} {v:.4f}" for k, v in figures.items()))
             logged = time.monotonic()
         stopping = stop_after_steps is not None and step - start >= stop_after_steps
@@ -219,6 +226,21 @@ def run_training(
     if writer is not None:
         writer.close()
     return averaged.module
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU seconds of this process, and of its children that have ended."""
+    own, ended = (
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
+
+
+def _peak_gib() -> float:
+    """Return the most memory that this process has held (on a GPU: of the GPU's), GiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def check_folder(folder: Path, recipe: TrainingRecipe) -> bool:

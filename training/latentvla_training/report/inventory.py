@@ -32,6 +32,10 @@ _TAIL = 1 << 16
 _LONGEST_HEADER = 1 << 24
 
 
+#: What a run has cost so far, by its name in the log.
+_COSTS = {"cost/cpu_s": "{:.0f} CPU s", "cost/peak_gib": "{:.2f} GiB"}
+
+
 def inventory(places: Places | None = None) -> list[Section]:
     """Return what exists, by kind."""
     places = Places() if places is None else places
@@ -81,7 +85,7 @@ def _runs(folder: Path) -> Section:
         entry = _run(path.parent, str(path.parent.relative_to(folder)))
         if entry is not None:
             entries.append(entry)
-    headers = ("run", "recipe", "steps", "last validation", "last checkpoint")
+    headers = ("run", "recipe", "steps", "last validation", "cost", "last checkpoint")
     return Section("Runs", headers, tuple(entries), "latentvla-train train --recipe nano")
 
 
@@ -89,10 +93,12 @@ def _run(folder: Path, name: str) -> Entry | None:
     try:
         recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        return Entry((name, "unreadable", "?", "", ""), ("recipe.yaml cannot be read",))
+        return Entry((name, "unreadable", "?", "", "", ""), ("recipe.yaml cannot be read",))
     if not isinstance(recipe, dict):
         return None
     settings = recipe.get("run") or (recipe.get("settings") or {}).get("run") or {}
+    if not settings:
+        return None  # of a codebook with all its stages, each in a folder below
     passes, batch = settings.get("passes"), settings.get("batch_size")
     total = max(1, passes // batch) if passes and batch else None
     log = _log_tail(folder / "metrics.jsonl")
@@ -108,7 +114,11 @@ def _run(folder: Path, name: str) -> Entry | None:
     saved = checkpoint.is_file()
     ago = _ago(time.time() - checkpoint.stat().st_mtime) if saved else "none"
     stale = () if saved or not step else ("no checkpoint yet: a kill now starts it anew",)
-    what = str(recipe.get("name") or recipe.get("contender") or "?")
+    names = ("name", "contender", "stage")
+    what = next((str(recipe[name]) for name in names if recipe.get(name)), folder.name)
+    cost = "  ".join(
+        text.format(last[key]) for key, text in _COSTS.items() if isinstance(last.get(key), float)
+    )
     seed = settings.get("seed")
     return Entry(
         (
@@ -116,6 +126,7 @@ def _run(folder: Path, name: str) -> Entry | None:
             what if seed is None else f"{what}, seed {seed}",
             f"{step} of {total or '?'}" + (", done" if total and step >= total and saved else ""),
             f"step {last['step']}: {figures}" if figures and "step" in last else "",
+            cost,
             ago,
         ),
         stale,

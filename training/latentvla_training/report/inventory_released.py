@@ -73,6 +73,8 @@ def _manifest(path: Path, root: Path, here: Mapping[str, str | None]) -> Iterato
         for name, value in files.items():
             digest = value.get("sha256") if isinstance(value, dict) else value
             about[name] = {**document, "sha256": digest}
+    if isinstance(document.get("sha256"), str):  # of the one file beside it: a codebook
+        about |= {file.name: document for file in path.parent.glob("*.safetensors")}
     for name, found in about.items():
         file = path.parent / name
         made = {**found, **(found.get("provenance") or {})}
@@ -90,7 +92,11 @@ def _manifest(path: Path, root: Path, here: Mapping[str, str | None]) -> Iterato
 
 
 def _made_by(made: Mapping[str, Any]) -> str:
-    parts = [str(made[name]) for name in ("recipe",) if made.get(name)]
+    recipe = made.get("recipe")
+    if isinstance(recipe, Mapping):  # whole
+        made = {**recipe, **made}
+        recipe = recipe.get("name")
+    parts = [str(recipe)] if recipe else []
     parts += [f"{name} {made[name]}" for name in ("seed", "passes", "steps") if name in made]
     return ", ".join(parts)
 

@@ -120,6 +120,21 @@ class NetworkSums:
             return UNKNOWN
         return _estimate(found.rows[first], found.rows[second])
 
+    def retention(
+        self, first: str, second: str, base: str, figure: str, group: str = ALL
+    ) -> Estimate:
+        """Return the gain of ``first`` over ``base`` as a share of that of ``second``, paired.
+
+        Unknown unless the interval of the second's gain is above 0: a share of nothing is nothing.
+        """
+        if not self.difference(second, base, figure, group).above_zero:
+            return UNKNOWN
+        found = self._of(figure, group)
+        if found is None or first not in found.rows:
+            return UNKNOWN
+        gains = (found.rows[row] - found.rows[base] for row in (first, second))
+        return _estimate(*gains)
+
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values; a group keeps only networks that it has scenes of."""
         groups: dict[str, Any] = {}

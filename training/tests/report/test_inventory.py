@@ -107,27 +107,33 @@ def test_runs_say_how_far_they_are(places: Places) -> None:
     run = {"passes": 80, "batch_size": 8, "seed": 2}
     folder = write_run(places, "nano", {"name": "nano", "run": run}, log)
     found = entry(places, "Runs", "nano")
-    assert found.cells == ("nano", "nano, seed 2", "6 of 10", "step 4: ade 0.7124", "none")
+    assert found.cells == ("nano", "nano, seed 2", "6 of 10", "step 4: ade 0.7124", "", "none")
     assert found.stale == ("no checkpoint yet: a kill now starts it anew",)
     (folder / "checkpoint.pt").touch()
-    assert entry(places, "Runs", "nano").cells[4] == "just now"
+    assert entry(places, "Runs", "nano").cells[5] == "just now"
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"step": 10, "val/ade": 0.5, "val/gate": -0.25}) + "\n")
+        costs = {"cost/cpu_s": 61.4, "cost/peak_gib": 1.256}
+        file.write(json.dumps({"step": 10, "val/ade": 0.5, "val/gate": -0.25, **costs}) + "\n")
         file.write('{"step": 1')  # being written
     found = entry(places, "Runs", "nano")
     assert found.cells[2:4] == ("10 of 10, done", "step 10: ade 0.5  gate -0.25")
+    assert found.cells[4] == "61 CPU s  1.26 GiB"
     assert not found.stale
     os.utime(folder / "checkpoint.pt", (0, 0))
-    assert entry(places, "Runs", "nano").cells[4].endswith(" d ago")
+    assert entry(places, "Runs", "nano").cells[5].endswith(" d ago")
 
 
 def test_runs_below_runs_and_other_recipes_are_found(places: Places) -> None:
     nested = {"contender": "oracle_codes", "settings": {"run": {"passes": 16, "batch_size": 8}}}
     write_run(places, "gate/seed0/oracle", nested, [])
-    write_run(places, "codebook/ego", {"stage": "ego", "name": "nano"}, [{"step": 3}])
+    run = {"passes": 64, "batch_size": 8}
+    write_run(places, "codebook", {"name": "nano", "ego": {"run": run}}, [])  # of all its stages
+    write_run(places, "codebook/ego", {"stage": "ego", "run": run}, [{"step": 3}])
+    write_run(places, "codebook/frames", {"frames": {}, "run": run}, [])
     names = [found.cells[:3] for found in section(places, "Runs").entries]
     assert names == [
-        ("codebook/ego", "nano", "3 of ?"),
+        ("codebook/ego", "ego", "3 of 8"),
+        ("codebook/frames", "frames", "0 of 8"),
         ("gate/seed0/oracle", "oracle_codes", "0 of 2"),
     ]
     (places.runs / "codebook/ego/recipe.yaml").write_text("[")
@@ -170,6 +176,13 @@ def test_a_bundle_that_does_not_verify_is_named(places: Places) -> None:
     (places.bundles / "mine").mkdir()
     (places.bundles / "mine" / "manifest.json").write_text("{}")
     assert "schema_version" in entry(places, "Released", "bundle mine").stale[0]
+
+
+def test_shipped_codebook_is_listed() -> None:
+    entries = inventory_released.released(Places(), []).entries
+    found = next(entry for entry in entries if entry.cells[0].endswith("codebook.safetensors"))
+    assert found.cells[1].startswith("nano-") and found.cells[3] == "nano, seed 0"
+    assert not found.stale
 
 
 def test_shipped_bundle_shows_what_it_scored() -> None:
