@@ -203,6 +203,15 @@ def load_record(record: type[Record], name_or_path: str, kind: str = "") -> Reco
     Raises:
         ContractError: no such recipe, or one of its values is not allowed.
     """
+    return build(record, *read_recipe(name_or_path, kind))
+
+
+def read_recipe(name_or_path: str, kind: str = "") -> tuple[Any, str]:
+    """Return the values of a recipe, not checked yet, and its name; see ``load_record``.
+
+    Raises:
+        ContractError: no such recipe, or no YAML.
+    """
     folder = Path(__file__).parent.parent / "recipes" / kind
     path = folder / f"{name_or_path}.yaml"
     if not path.is_file():
@@ -214,4 +223,4 @@ def load_record(record: type[Record], name_or_path: str, kind: str = "") -> Reco
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ContractError(f"recipe {path}", str(error), "valid YAML") from error
-    return build(record, values, path.stem)
+    return values, path.stem

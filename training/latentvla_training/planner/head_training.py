@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from latentvla_ros.contract import CODEBOOK_SIZE, NUM_LATENT_ACTIONS, ContractError, Observation
-from latentvla_ros.model.planner import StudentPlanner
+from latentvla_ros.model.planner import Encoded, StudentPlanner
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.engine.recipe import LoopSettings
 from latentvla_training.planner.augmentation import AugmentationSettings, augment
@@ -31,6 +31,8 @@ from latentvla_training.planner.plan_quality import PlanQuality
 
 _INPUTS = tuple(name for name in Observation.INPUTS if name != "images")
 FEATURES = "image_features"
+#: What the planner itself knows of the Scene, (B, S, D): for a source that reads it.
+MEMORY = "memory"
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,14 @@ class Source(nn.Module):
     """Where the latent states of a contender come from.
 
     Attributes:
-        reads: entries of a batch, beside the network's inputs, that it is given. Nothing else
-            reaches it: not the driven future, not what other sources read.
+        reads: entries of a batch, beside the network's inputs, that it is given, and ``MEMORY``.
+            Nothing else reaches it: not the driven future, not what other sources read.
     """
 
     reads: tuple[str, ...] = ()
 
     def forward(self, known: dict[str, Tensor]) -> Tensor | None:
-        """Return states (B, 12, D), or None to leave the fusion out."""
+        """Return states (B, T, D), or None to leave the fusion out."""
         raise NotImplementedError
 
 
@@ -179,6 +181,7 @@ class PlannerOnFeatures(nn.Module):
         if loss.pdm > 0 and quality is None:
             raise ContractError("loss.pdm", loss.pdm, "0 without labels to score plans by")
         self.planner, self.source, self.loss, self.quality = planner, source, loss, quality
+        self._known = (FEATURES, *_INPUTS, *source.reads)
         fusion, plain = planner.head.fusion, isinstance(source, NoStates)
         if fusion is None and not plain:
             raise ContractError("model.latent_fusion", False, "True, for states to be fused")
@@ -203,24 +206,36 @@ class PlannerOnFeatures(nn.Module):
             self.planner.head.train(mode)
         return self
 
+    def encode(self, batch: dict[str, Tensor]) -> Encoded:
+        """Return what the planner knows of a batch."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.proposals_only):
+            inputs = [batch[name] for name in _INPUTS]
+            return self.planner.encode(batch[FEATURES].float(), *inputs)
+
+    def states(self, batch: dict[str, Tensor], encoded: Encoded) -> Tensor | None:
+        """Return the states of the source, which is given nothing but what it reads."""
+        offered = {**batch, MEMORY: encoded.memory}
+        return self.source({name: offered[name] for name in self._known})
+
     def decode(self, batch: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
         """Return candidates (B, M, 8, 3) of every round and scores (B, M) of the last."""
-        names = (FEATURES, *_INPUTS, *self.source.reads)
-        known = {name: batch[name] for name in names}
-        with _attention(known[FEATURES].device):
-            inputs = [known[name] for name in _INPUTS]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.proposals_only):
-                encoded = self.planner.encode(known[FEATURES].float(), *inputs)
-            return self.planner.decode(encoded, self.source(known))
+        with quick_attention(batch[FEATURES].device):
+            encoded = self.encode(batch)
+            return self.planner.decode(encoded, self.states(batch, encoded))
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the losses of a batch."""
-        rounds, scores = self.decode(batch)
+    def imitate(
+        self, rounds: list[Tensor], scores: Tensor, batch: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the losses of what ``decode`` returned."""
         quality = None
         if self.quality is not None and self.loss.pdm > 0:
             quality = self.quality(batch["index"], rounds[-1])
         future, mask = batch["future"], batch["future_mask"]
         return imitation_loss(rounds, scores, future, mask, self.loss, quality)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the losses of a batch."""
+        return self.imitate(*self.decode(batch), batch)
 
     @torch.inference_mode()
     def plan(self, batch: dict[str, Tensor]) -> Tensor:
@@ -229,7 +244,7 @@ class PlannerOnFeatures(nn.Module):
         return rounds[-1][torch.arange(len(scores)), scores.argmax(dim=1)]
 
 
-def _attention(device: torch.device) -> AbstractContextManager[Any]:
+def quick_attention(device: torch.device) -> AbstractContextManager[Any]:
     """Return a context with the attention that is fastest for a few dozen tokens.
 
     On a CPU the fused kernel takes a quarter of a training step, plain matrix products nearly none.

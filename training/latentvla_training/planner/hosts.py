@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latentvla_ros.model.config import PlannerConfig
@@ -17,10 +17,14 @@ class Host:
     """A trained planner and which one it is: ``<name>-<first 16 hex of the hash of its weights>``.
 
     The weights are in float32, from whatever precision they were kept in.
+
+    Attributes:
+        codebook: that its latent actions are of; None while they have no meaning.
     """
 
     planner: StudentPlanner
     identity: str
+    codebook: str | None = None
 
 
 def bundle_planner(bundle: Bundle) -> StudentPlanner:
@@ -41,7 +45,8 @@ def bundle_host(name_or_path: str) -> Host:
         BundleError: there is none, or it is damaged.
     """
     bundle = load_bundle(name_or_path)
-    return _host(bundle.manifest.bundle_id, bundle_planner(bundle))
+    manifest = bundle.manifest
+    return replace(_host(manifest.bundle_id, bundle_planner(bundle)), codebook=manifest.codebook_id)
 
 
 def run_host(folder: Path) -> Host:

@@ -10,142 +10,73 @@ contender, and no bundle is ever made of its run.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from latentvla_ros.contract import ContractError
-from latentvla_training.data.shards import ShardReader, load_split
 from latentvla_training.engine.loop import run_training
-from latentvla_training.engine.recipe import DataSettings, LoopSettings, OptimizerSettings
-from latentvla_training.latent_action.codes import LatentCodes, load_codes, scenes_identity
-from latentvla_training.planner.augmentation import AugmentationSettings
-from latentvla_training.planner.cached_features import CachedFeatures, ensure_features
+from latentvla_training.latent_action.codes import scenes_identity
+from latentvla_training.planner.contenders import (
+    FREE,
+    HOST,
+    PLAIN_SOURCES,
+    CodedSplit,
+    ContenderRun,
+    HeadSettings,
+    fresh_planner,
+)
 from latentvla_training.planner.head_training import (
     CodeStates,
     FeatureSplit,
-    FreeQueries,
     HeadTask,
-    NoStates,
     PlannerOnFeatures,
     Source,
 )
 from latentvla_training.planner.hosts import Host
-from latentvla_training.planner.kinematic_codes import NAME as KINEMATIC
-from latentvla_training.planner.kinematic_codes import kinematic_codes
-from latentvla_training.planner.losses import LossSettings
 from latentvla_training.planner.plan_quality import PlanQuality
 
-HOST, FREE, SHUFFLED, ORACLE = "host", "free_queries", "shuffled_codes", "oracle_codes"
+SHUFFLED, ORACLE = "shuffled_codes", "oracle_codes"
 #: Whom the oracle must beat, and all of them.
 CONTROLS = (HOST, FREE, SHUFFLED)
 CONTENDERS = (*CONTROLS, ORACLE)
 _SOURCES: dict[str, Callable[[int], Source]] = {
-    HOST: lambda _: NoStates(),
-    FREE: FreeQueries,
+    **PLAIN_SOURCES,
     SHUFFLED: CodeStates,
     ORACLE: CodeStates,
 }
 
 
 @dataclass(frozen=True)
-class OracleRecipe:
-    """How the contenders are trained.
+class OracleRecipe(HeadSettings):
+    """How the contenders of the gate are trained.
 
     Attributes:
         name: of the recipe.
-        new_factor: of the learning rate of what begins from nothing, fusion and states.
-        gate_factor, proposals_only: see ``PlannerOnFeatures``.
-        data, augmentation, loss, optimizer, run: settings. Colours of cached features cannot
-            change, and a host has no auxiliary heads: both must be 0.
     """
 
-    name: str
-    new_factor: float = 10.0
-    gate_factor: float = 100.0
-    proposals_only: bool = False
-    data: DataSettings = field(default_factory=DataSettings)
-    augmentation: AugmentationSettings = field(
-        default_factory=lambda: AugmentationSettings(photometric=0.0)
-    )
-    loss: LossSettings = field(default_factory=lambda: LossSettings(auxiliary=0.0))
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    run: LoopSettings = field(default_factory=LoopSettings)
-
-    def __post_init__(self) -> None:
-        for name, value in (("new_factor", self.new_factor), ("gate_factor", self.gate_factor)):
-            if value <= 0.0:
-                raise ContractError(name, value, "above 0")
-        for name, value, why in (
-            ("augmentation.photometric", self.augmentation.photometric, "features are cached"),
-            ("loss.auxiliary", self.loss.auxiliary, "a host has no auxiliary heads"),
-        ):
-            if value != 0.0:
-                raise ContractError(name, value, f"0: {why}")
+    name: str = field(kw_only=True)
 
 
 @dataclass(frozen=True)
-class ContenderRecipe:
-    """What decides the run of one contender; its folder refuses every other.
+class ContenderRecipe(ContenderRun):
+    """What decides the run of one contender of the gate."""
 
-    Attributes:
-        contender: one of ``CONTENDERS``. diagnostic: why no bundle is made of the run.
-        host: identity. scenes: identity of the training Scenes. codebook: "" for who has no codes.
-        settings: of the recipe, with the seed.
-    """
-
-    contender: str
-    diagnostic: str
-    host: str
-    scenes: str
-    codebook: str
     settings: OracleRecipe
 
-    @property
-    def optimizer(self) -> OptimizerSettings:
-        """Of the recipe."""
-        return self.settings.optimizer
 
-    @property
-    def run(self) -> LoopSettings:
-        """Of the recipe."""
-        return self.settings.run
-
-    @property
-    def augmentation(self) -> AugmentationSettings:
-        """Of the recipe."""
-        return self.settings.augmentation
-
-
-@dataclass(frozen=True)
-class CodedSplit:
-    """Scenes of a split, the features of a host's trunk, and their codes."""
-
-    reader: ShardReader
-    features: CachedFeatures
-    codes: LatentCodes
-
-    def __post_init__(self) -> None:
-        if not np.array_equal(self.codes.tokens, self.reader.columns["token"]):
-            raise ContractError(
-                "codes.tokens", f"{len(self.codes.tokens)} others", "the tokens of the Scenes"
-            )
-
-    def told(self, contender: str, seed: int) -> FeatureSplit:
-        """Return what a contender gets: codes of its own Scenes, of others', or none."""
-        extras: dict[str, NDArray[np.int8]] = {}
-        if contender in (SHUFFLED, ORACLE):
-            order = np.arange(len(self.reader))
-            if contender == SHUFFLED:
-                networks = self.reader.columns["network"]
-                order = scenes_elsewhere(networks, self.codes.mask, seed)
-            extras["codes"] = self.codes.sequence[order]
-        return FeatureSplit(self.reader, self.features, extras)
+def told(split: CodedSplit, contender: str, seed: int) -> FeatureSplit:
+    """Return what a contender gets: codes of its own Scenes, of others', or none."""
+    extras: dict[str, NDArray[np.int8]] = {}
+    if contender in (SHUFFLED, ORACLE):
+        order = np.arange(len(split.reader))
+        if contender == SHUFFLED:
+            networks = split.reader.columns["network"]
+            order = scenes_elsewhere(networks, split.codes.mask, seed)
+        extras["codes"] = split.codes.sequence[order]
+    return FeatureSplit(split.reader, split.features, extras)
 
 
 def scenes_elsewhere(
@@ -168,53 +99,6 @@ def scenes_elsewhere(
     return other
 
 
-def open_splits(
-    host: Host, recipe: OracleRecipe, codes: str, names: tuple[str, ...], progress: bool = True
-) -> dict[str, CodedSplit]:
-    """Open the recipe's splits and those to be scored, with features and codes.
-
-    Args:
-        codes: folder with ``<split>.safetensors``, or ``kinematic`` for codes made of the future.
-        names: of the splits to be scored.
-
-    Raises:
-        FileNotFoundError: Scenes or codes are absent.
-        ContractError: codes of other Scenes, or of several codebooks.
-    """
-    train, val = recipe.data.train_split, recipe.data.val_split
-    readers = {name: load_split(name) for name in dict.fromkeys((train, val, *names))}
-    found = (
-        kinematic_codes(readers[train], readers)
-        if codes == KINEMATIC
-        else _read_codes(Path(codes), readers)
-    )
-    result = {}
-    for name, reader in readers.items():
-        own = found[name]
-        if name == train and recipe.data.max_shards:
-            reader = ShardReader(reader.paths[: recipe.data.max_shards])
-            count = len(reader)
-            own = replace(
-                own,
-                tokens=own.tokens[:count],
-                environment=own.environment[:count],
-                ego=own.ego[:count],
-            )
-        features = ensure_features(host.planner, reader, name, progress=progress)
-        result[name] = CodedSplit(reader, features, own)
-    return result
-
-
-def _read_codes(folder: Path, readers: Mapping[str, ShardReader]) -> dict[str, LatentCodes]:
-    found: dict[str, LatentCodes] = {}
-    codebook: str | None = None
-    for name, reader in readers.items():
-        path = folder / f"{name}.safetensors"
-        found[name] = load_codes(path, codebook, scenes_identity(reader))
-        codebook = found[name].codebook_id
-    return found
-
-
 def train_contender(
     contender: str,
     host: Host,
@@ -234,12 +118,8 @@ def train_contender(
         ContractError: its folder holds another run, or the host's gate is open already.
     """
     train, val = splits[recipe.data.train_split], splits[recipe.data.val_split]
-    planner, seed = copy.deepcopy(host.planner), recipe.run.seed
-    fusion = planner.head.fusion
-    gate = 0.0 if fusion is None else float(fusion.gate.detach())
-    if gate != 0.0:
-        raise ContractError("host.gate", gate, "0, a planner without states")
-    torch.manual_seed(seed)
+    seed = recipe.run.seed
+    planner = fresh_planner(host, seed)
     source = _SOURCES[contender](planner.config.width)
     module = PlannerOnFeatures(
         planner,
@@ -259,20 +139,11 @@ def train_contender(
         codebook=codebook,
         settings=recipe,
     )
-    task = HeadTask(module, record, train.told(contender, seed), val.told(contender, seed))
+    task = HeadTask(module, record, told(train, contender, seed), told(val, contender, seed))
     name = f"{contender}-{codebook}" if codebook else contender
     averaged = run_training(task, record, folder / name, stop_after_steps, progress)
     assert isinstance(averaged, PlannerOnFeatures)
     return averaged
-
-
-def plan_quality(
-    recipe: OracleRecipe, splits: Mapping[str, CodedSplit], progress: bool = True
-) -> PlanQuality | None:
-    """Return what tells the PDM scores of training proposals, where the recipe asks for them."""
-    if recipe.loss.pdm == 0:
-        return None
-    return PlanQuality(splits[recipe.data.train_split].reader, progress)
 
 
 def of_seed(recipe: OracleRecipe, seed: int) -> OracleRecipe:

@@ -18,7 +18,7 @@ from latentvla_ros.model.planner import StudentPlanner
 from latentvla_ros.runtime.bundle import load_bundle, write_manifest
 from latentvla_training.data.shards import ShardReader, load_split
 from latentvla_training.engine.checkpoint import load_checkpoint
-from latentvla_training.engine.recipe import Recipe, build
+from latentvla_training.engine.recipe import DataSettings, LoopSettings, Recipe, build
 from latentvla_training.export.bundle_writer import make_manifest, write_bundle
 from latentvla_training.export.parity import Parity
 from latentvla_training.planner.baselines import EgoStatusSettings, train_ego_status
@@ -85,17 +85,39 @@ def export_run(
     recipe, planner, step = load_run(run)
     if recipe.blank_images:
         raise ContractError("run", recipe.name, "a run with images; see release-baselines")
+    return export_planner(
+        planner, f"{name}-{revision}", _provenance(recipe, step), folder or shipped(name), split
+    )
+
+
+def shipped(name: str) -> Path:
+    """Return the folder of a bundle among those that ship."""
+    return data_path() / "bundles" / name
+
+
+def export_planner(
+    planner: StudentPlanner,
+    bundle_id: str,
+    provenance: dict[str, Any],
+    folder: Path,
+    split: str = "val",
+    codebook_id: str | None = None,
+) -> Parity:
+    """Write the bundle of a planner, checked on 50 Scenes of ``split``.
+
+    Args:
+        codebook_id: of its latent actions; None while they have no meaning.
+
+    Raises:
+        ContractError: torch and ONNX Runtime disagree.
+    """
     reader = load_split(split)
     chosen = np.linspace(0, len(reader) - 1, min(PARITY_SCENES, len(reader))).astype(int)
     manifest = make_manifest(
-        f"{name}-{revision}",
-        planner.config,
-        default_slots(),
-        VIEWS,
-        provenance=_provenance(recipe, step),
+        bundle_id, planner.config, default_slots(), VIEWS, provenance=provenance
     )
     inputs = [scene_inputs(reader, int(index), planner) for index in chosen]
-    return write_bundle(planner, manifest, folder or data_path() / "bundles" / name, inputs)
+    return write_bundle(planner, replace(manifest, codebook_id=codebook_id), folder, inputs)
 
 
 def record_metrics(bundle_name: str, split: str, result: dict[str, Any]) -> None:
@@ -145,8 +167,18 @@ def release_baselines(
 
 def _provenance(recipe: Recipe, step: int) -> dict[str, Any]:
     """Return what a result was made from: recipe, seed, passes, data, versions, commit."""
+    return {
+        "recipe": recipe.name,
+        "start_from": recipe.start_from,  # passes of that run come on top
+        "prior_steps": recipe.run.prior_steps,
+        **run_provenance(recipe.data, recipe.run, step),
+    }
+
+
+def run_provenance(data: DataSettings, run: LoopSettings, step: int) -> dict[str, Any]:
+    """Return what every run is made from: seed, passes, data, versions, commit."""
     hashes = {}
-    for split in (recipe.data.train_split, recipe.data.val_split):
+    for split in (data.train_split, data.val_split):
         reader = load_split(split)
         summary = reader.paths[0].parent / "summary.json"
         hashes[split] = {"scenes": len(reader), "shards": len(reader.paths)}
@@ -154,12 +186,9 @@ def _provenance(recipe: Recipe, step: int) -> dict[str, Any]:
             content = json.loads(summary.read_text())
             hashes[split]["content_sha256"] = joined_hash(content.get("hashes", {}))
     return {
-        "recipe": recipe.name,
-        "start_from": recipe.start_from,  # passes of that run come on top
-        "prior_steps": recipe.run.prior_steps,
-        "seed": recipe.run.seed,
+        "seed": run.seed,
         "steps": step,
-        "passes": step * recipe.run.batch_size,
+        "passes": step * run.batch_size,
         "data": hashes,
         "torch": version("torch"),
         "timm": version("timm"),

@@ -15,6 +15,8 @@ from latentvla_training.data.shards import ShardReader, load_split, split_folder
 from latentvla_training.engine.recipe import load_record
 from latentvla_training.latent_action.codes import LatentCodes, save_codes
 from latentvla_training.planner import oracle_evaluation
+from latentvla_training.planner.contender_scores import GIVEN
+from latentvla_training.planner.contenders import FREE, HOST, open_splits, plan_quality
 from latentvla_training.planner.hosts import Host, run_host
 from latentvla_training.planner.kinematic_codes import (
     changes_of_motion,
@@ -25,18 +27,15 @@ from latentvla_training.planner.kinematic_codes import (
 from latentvla_training.planner.oracle_codes import (
     CONTENDERS,
     CONTROLS,
-    FREE,
-    HOST,
     ORACLE,
     SHUFFLED,
     OracleRecipe,
     of_seed,
-    open_splits,
-    plan_quality,
     scenes_elsewhere,
+    told,
     train_contender,
 )
-from latentvla_training.planner.oracle_evaluation import GIVEN, run_gate, verdict
+from latentvla_training.planner.oracle_evaluation import run_gate, verdict
 from latentvla_training.planner.release import load_run
 from latentvla_training.planner.training import TrainedPlanner, start_from
 from latentvla_training.report.oracle_tables import oracle_section
@@ -111,7 +110,7 @@ def test_the_gate_from_codes_to_the_report(
 def test_a_killed_contender_goes_on_to_the_same_result(
     splits: Path, host: Host, recipe: OracleRecipe
 ) -> None:
-    opened = open_splits(host, recipe, "kinematic", ("test",), progress=False)
+    opened = open_splits(host, recipe.data, "kinematic", ("test",), progress=False)
 
     def train(folder: str, stop: int | None = None) -> dict[str, torch.Tensor]:
         where = splits / folder
@@ -132,13 +131,13 @@ def test_selection_may_learn_the_pdm_score(scored: Path, host: Host, recipe: Ora
     data = replace(recipe.data, train_split="test")
     loss = replace(recipe.loss, pdm=4.0)
     recipe = replace(recipe, data=data)
-    opened = open_splits(host, recipe, "kinematic", ("test",), progress=False)
+    opened = open_splits(host, recipe.data, "kinematic", ("test",), progress=False)
     plain = train_contender(ORACLE, host, recipe, opened, scored / "plain", progress=False)
-    assert plan_quality(recipe, opened) is None
+    assert plan_quality(recipe, opened["test"].reader) is None
     recipe = replace(recipe, loss=loss)
     with pytest.raises(ContractError, match=r"loss\.pdm: found 4\.0, expected 0 without labels"):
         train_contender(ORACLE, host, recipe, opened, scored / "none", progress=False)
-    quality = plan_quality(recipe, opened, progress=False)
+    quality = plan_quality(recipe, opened["test"].reader, progress=False)
     assert quality is not None
     module = train_contender(ORACLE, host, recipe, opened, scored / "pdm", quality, progress=False)
     weights = [found.planner.head.score[0].weight for found in (plain, module)]
@@ -146,12 +145,12 @@ def test_selection_may_learn_the_pdm_score(scored: Path, host: Host, recipe: Ora
 
 
 def test_each_is_told_its_own(splits: Path, host: Host, recipe: OracleRecipe) -> None:
-    split = open_splits(host, recipe, "kinematic", ("test",), progress=False)["test"]
+    split = open_splits(host, recipe.data, "kinematic", ("test",), progress=False)["test"]
     own = split.codes.sequence
-    assert not split.told(HOST, 0).extras and not split.told(FREE, 0).extras
-    np.testing.assert_array_equal(split.told(ORACLE, 0).extras["codes"], own)
+    assert not told(split, HOST, 0).extras and not told(split, FREE, 0).extras
+    np.testing.assert_array_equal(told(split, ORACLE, 0).extras["codes"], own)
     order = scenes_elsewhere(split.reader.columns["network"], split.codes.mask, 0)
-    np.testing.assert_array_equal(split.told(SHUFFLED, 0).extras["codes"], own[order])
+    np.testing.assert_array_equal(told(split, SHUFFLED, 0).extras["codes"], own[order])
 
 
 @pytest.mark.parametrize("counts", [(6, 6), (5, 3, 1), (1, 1), (4, 4, 4, 4)])
@@ -213,7 +212,7 @@ def test_scores_that_are_not_known_do_not_pass() -> None:
 def test_no_bundle_is_made_of_a_contender_and_no_planner_goes_on_from_one(
     splits: Path, host: Host, recipe: OracleRecipe, tiny: PlannerConfig
 ) -> None:
-    opened = open_splits(host, recipe, "kinematic", ("test",), progress=False)
+    opened = open_splits(host, recipe.data, "kinematic", ("test",), progress=False)
     train_contender(ORACLE, host, recipe, opened, splits / "runs", progress=False)
     (run,) = (splits / "runs").iterdir()
     with pytest.raises(ContractError, match=r"oracle-codes gate.*expected a planner's run"):
@@ -229,7 +228,7 @@ def test_no_bundle_is_made_of_a_contender_and_no_planner_goes_on_from_one(
 def test_a_run_of_another_host_codebook_or_seed_is_refused_by_both_names(
     splits: Path, host: Host, recipe: OracleRecipe
 ) -> None:
-    opened = open_splits(host, recipe, "kinematic", ("test",), progress=False)
+    opened = open_splits(host, recipe.data, "kinematic", ("test",), progress=False)
     arguments = (recipe, opened, splits / "runs")
     train_contender(HOST, host, *arguments, stop_after_steps=1, progress=False)
     other = Host(host.planner, "tiny-2-fedcba9876543210")
@@ -243,7 +242,7 @@ def test_a_run_of_another_host_codebook_or_seed_is_refused_by_both_names(
 def test_a_host_that_has_states_already_is_refused(
     splits: Path, host: Host, recipe: OracleRecipe
 ) -> None:
-    opened = open_splits(host, recipe, "kinematic", ("test",), progress=False)
+    opened = open_splits(host, recipe.data, "kinematic", ("test",), progress=False)
     with torch.no_grad():
         host.planner.head.fusion.gate.fill_(0.5)  # type: ignore[union-attr]
     with pytest.raises(ContractError, match=r"host\.gate"):
@@ -258,7 +257,7 @@ def write_codes(folder: Path, **changed: dict[str, str]) -> None:
 
 def test_codes_come_from_a_folder(splits: Path, host: Host, recipe: OracleRecipe) -> None:
     write_codes(splits / "codes")
-    opened = open_splits(host, recipe, str(splits / "codes"), ("test",), progress=False)
+    opened = open_splits(host, recipe.data, str(splits / "codes"), ("test",), progress=False)
     assert set(opened) == {"train", "val", "test"}
     assert len(opened["train"].reader) == 6  # the recipe takes one shard
     assert len(opened["train"].codes.tokens) == 6
@@ -276,17 +275,17 @@ def test_codes_of_another_codebook_or_other_scenes_are_refused(
 ) -> None:
     write_codes(splits / "codes", **changed)
     with pytest.raises(ContractError, match=said):
-        open_splits(host, recipe, str(splits / "codes"), ("test",), progress=False)
+        open_splits(host, recipe.data, str(splits / "codes"), ("test",), progress=False)
     (splits / "codes" / "train.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="make them with latentvla-train codebook"):
-        open_splits(host, recipe, str(splits / "codes"), ("test",), progress=False)
+        open_splits(host, recipe.data, str(splits / "codes"), ("test",), progress=False)
 
 
 def test_codes_in_another_order_are_refused(splits: Path, host: Host, recipe: OracleRecipe) -> None:
     tokens = load_split("test").columns["token"][::-1]
     write_codes(splits / "codes", test={"tokens": tokens})  # type: ignore[dict-item]
     with pytest.raises(ContractError, match=r"codes\.tokens"):
-        open_splits(host, recipe, str(splits / "codes"), ("test",), progress=False)
+        open_splits(host, recipe.data, str(splits / "codes"), ("test",), progress=False)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +312,7 @@ def test_seeds_are_given_once(splits: Path, host: Host, recipe: OracleRecipe) ->
 def test_decision_scenes_have_figures_of_their_own(
     scored: Path, host: Host, recipe: OracleRecipe
 ) -> None:
-    split = open_splits(host, recipe, "kinematic", ("test",), progress=False)["test"]
+    split = open_splits(host, recipe.data, "kinematic", ("test",), progress=False)["test"]
     columns = split.reader.columns
     far = np.arange(12) % 3 == 0
     columns["future_2hz"] = columns["future_2hz"] + np.where(far, 3.0, 0.0)[:, None, None]
@@ -354,7 +353,7 @@ def test_kinematic_codes_say_how_motion_changes(reader: ShardReader) -> None:
 def test_scenes_with_all_codes_have_figures_of_their_own(
     scored: Path, host: Host, recipe: OracleRecipe
 ) -> None:
-    split = open_splits(host, recipe, "kinematic", ("test",), progress=False)["test"]
+    split = open_splits(host, recipe.data, "kinematic", ("test",), progress=False)["test"]
     ego = split.codes.ego.copy()
     ego[::3, 2] = -1
     environment = np.where(ego < 0, np.int8(-1), split.codes.environment)

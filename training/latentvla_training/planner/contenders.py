@@ -1,0 +1,192 @@
+"""Contenders: planners that go on from one host on its frozen trunk, and differ in their states.
+
+All are trained by the same settings, over the same Scenes in the same order, disturbed alike
+(experiments.md section 6).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from latentvla_ros.contract import ContractError
+from latentvla_ros.model.planner import StudentPlanner
+from latentvla_training.data.shards import ShardReader, load_split
+from latentvla_training.engine.recipe import DataSettings, LoopSettings, OptimizerSettings
+from latentvla_training.latent_action.codes import LatentCodes, load_codes, scenes_identity
+from latentvla_training.planner.augmentation import AugmentationSettings
+from latentvla_training.planner.cached_features import CachedFeatures, ensure_features
+from latentvla_training.planner.head_training import FreeQueries, NoStates, Source
+from latentvla_training.planner.hosts import Host
+from latentvla_training.planner.kinematic_codes import NAME as KINEMATIC
+from latentvla_training.planner.kinematic_codes import kinematic_codes
+from latentvla_training.planner.losses import LossSettings
+from latentvla_training.planner.plan_quality import PlanQuality
+
+HOST, FREE = "host", "free_queries"
+#: Contenders that know nothing more than the host: by the width of their states.
+PLAIN_SOURCES: dict[str, Callable[[int], Source]] = {
+    HOST: lambda _: NoStates(),
+    FREE: FreeQueries,
+}
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """How the contenders of one comparison are trained.
+
+    Attributes:
+        new_factor: of the learning rate of what begins from nothing, fusion and states.
+        gate_factor, proposals_only: see ``PlannerOnFeatures``.
+        data, augmentation, loss, optimizer, run: settings. Colours of cached features cannot
+            change, and a host has no auxiliary heads: both must be 0.
+    """
+
+    new_factor: float = 10.0
+    gate_factor: float = 100.0
+    proposals_only: bool = False
+    data: DataSettings = field(default_factory=DataSettings)
+    augmentation: AugmentationSettings = field(
+        default_factory=lambda: AugmentationSettings(photometric=0.0)
+    )
+    loss: LossSettings = field(default_factory=lambda: LossSettings(auxiliary=0.0))
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    run: LoopSettings = field(default_factory=LoopSettings)
+
+    def __post_init__(self) -> None:
+        for name, value in (("new_factor", self.new_factor), ("gate_factor", self.gate_factor)):
+            if value <= 0.0:
+                raise ContractError(name, value, "above 0")
+        for name, value, why in (
+            ("augmentation.photometric", self.augmentation.photometric, "features are cached"),
+            ("loss.auxiliary", self.loss.auxiliary, "a host has no auxiliary heads"),
+        ):
+            if value != 0.0:
+                raise ContractError(name, value, f"0: {why}")
+
+
+@dataclass(frozen=True)
+class ContenderRun:
+    """What decides the run of a contender; its folder refuses every other.
+
+    Attributes:
+        contender: its name. diagnostic: why no planner is read from the run as it is.
+        host: identity. scenes: identity of the training Scenes. codebook: "" for who has no codes.
+        settings: of the recipe, with the seed.
+    """
+
+    contender: str
+    diagnostic: str
+    host: str
+    scenes: str
+    codebook: str
+    settings: HeadSettings
+
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        """Of the recipe."""
+        return self.settings.optimizer
+
+    @property
+    def run(self) -> LoopSettings:
+        """Of the recipe."""
+        return self.settings.run
+
+    @property
+    def augmentation(self) -> AugmentationSettings:
+        """Of the recipe."""
+        return self.settings.augmentation
+
+
+@dataclass(frozen=True)
+class CodedSplit:
+    """Scenes of a split, the features of a host's trunk, and their codes."""
+
+    reader: ShardReader
+    features: CachedFeatures
+    codes: LatentCodes
+
+    def __post_init__(self) -> None:
+        if not np.array_equal(self.codes.tokens, self.reader.columns["token"]):
+            raise ContractError(
+                "codes.tokens", f"{len(self.codes.tokens)} others", "the tokens of the Scenes"
+            )
+
+
+def open_splits(
+    host: Host, data: DataSettings, codes: str, names: Sequence[str], progress: bool = True
+) -> dict[str, CodedSplit]:
+    """Open the splits to train and validate on and those to be scored, with features and codes.
+
+    Args:
+        codes: folder with ``<split>.safetensors``, or ``kinematic`` for codes made of the future.
+        names: of the splits to be scored.
+
+    Raises:
+        FileNotFoundError: Scenes or codes are absent.
+        ContractError: codes of other Scenes, or of several codebooks.
+    """
+    train, val = data.train_split, data.val_split
+    readers = {name: load_split(name) for name in dict.fromkeys((train, val, *names))}
+    found = (
+        kinematic_codes(readers[train], readers)
+        if codes == KINEMATIC
+        else _read_codes(Path(codes), readers)
+    )
+    result = {}
+    for name, reader in readers.items():
+        own = found[name]
+        if name == train and data.max_shards:
+            reader = ShardReader(reader.paths[: data.max_shards])
+            count = len(reader)
+            own = replace(
+                own,
+                tokens=own.tokens[:count],
+                environment=own.environment[:count],
+                ego=own.ego[:count],
+            )
+        features = ensure_features(host.planner, reader, name, progress=progress)
+        result[name] = CodedSplit(reader, features, own)
+    return result
+
+
+def _read_codes(folder: Path, readers: Mapping[str, ShardReader]) -> dict[str, LatentCodes]:
+    found: dict[str, LatentCodes] = {}
+    codebook: str | None = None
+    for name, reader in readers.items():
+        path = folder / f"{name}.safetensors"
+        found[name] = load_codes(path, codebook, scenes_identity(reader))
+        codebook = found[name].codebook_id
+    return found
+
+
+def fresh_planner(host: Host, seed: int) -> StudentPlanner:
+    """Return a copy of the host's planner to go on from, with torch's random numbers set.
+
+    Raises:
+        ContractError: the host's gate is open already: it has states of its own.
+    """
+    fusion = host.planner.head.fusion
+    gate = 0.0 if fusion is None else float(fusion.gate.detach())
+    if gate != 0.0:
+        raise ContractError("host.gate", gate, "0, a planner without states")
+    torch.manual_seed(seed)
+    return copy.deepcopy(host.planner)
+
+
+def opened_gate(planner: StudentPlanner) -> float:
+    """Return how far the gate of a planner's fusion is open, -1 to 1; 0 without a fusion."""
+    fusion = planner.head.fusion
+    return 0.0 if fusion is None else round(float(torch.tanh(fusion.gate.detach())), 6)
+
+
+def plan_quality(
+    settings: HeadSettings, reader: ShardReader, progress: bool = True
+) -> PlanQuality | None:
+    """Return what tells the PDM scores of training proposals, where the settings ask for them."""
+    return None if settings.loss.pdm == 0 else PlanQuality(reader, progress)
