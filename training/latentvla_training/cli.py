@@ -14,6 +14,7 @@ import tyro
 from latentvla_ros.contract import ContractError
 from latentvla_training.closed_loop.commands import Drive
 from latentvla_training.data.commands import Bag
+from latentvla_training.distill.commands import Distill
 from latentvla_training.latent_action.commands import Codebook
 from latentvla_training.planner.commands import OracleCodes
 from latentvla_training.report.commands import Report, Status
@@ -200,6 +201,7 @@ Commands = (
     | Annotated[OracleCodes, tyro.conf.subcommand("oracle-codes")]
     | Codebook
     | Teacher
+    | Distill
     | Annotated[World, tyro.conf.subcommand("world")]
     | Annotated[Bag, tyro.conf.subcommand("bag")]
     | Annotated[Drive, tyro.conf.subcommand("drive")]

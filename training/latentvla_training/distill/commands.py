@@ -1,0 +1,196 @@
+"""``latentvla-train distill``: train contenders with a teacher, compare them, export a student."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from latentvla_training.planner.hosts import Host
+
+#: The checkout's folders of runs and of comparisons.
+_RUNS = Path(__file__).resolve().parents[3] / "runs"
+_FOLDER = _RUNS / "distill"
+
+Name = Literal["host", "free_queries", "teacher", "student"]
+
+
+def _below(folder: Path, name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    return path if path.name != name_or_path else folder / name_or_path
+
+
+def _host(bundle: str, run: str) -> Host:
+    from latentvla_training.planner.hosts import bundle_host, run_host
+
+    return run_host(_below(_RUNS, run)) if run else bundle_host(bundle)
+
+
+@dataclass(frozen=True)
+class DistillTrain:
+    """Train contenders from one host on its frozen trunk; the same command again goes on.
+
+    A student learns from the teacher's cached states, codes and, through its pooling, from the
+    contender with the teacher online, which is trained first where it is absent.
+    """
+
+    codes: str
+    """Folder with <split>.safetensors of latentvla-train codebook encode."""
+    recipe: str = "nano"
+    """Name of a shipped recipe, or a YAML file."""
+    teacher: str = "nano"
+    """A released teacher, a run below runs/teacher/, or a folder; "" for none."""
+    bundle: str = "nano"
+    """The host: name or path of a bundle."""
+    host_run: str = ""
+    """The host: a run below runs/, or a folder, instead of a bundle."""
+    contenders: tuple[Name, ...] = ("host", "free_queries", "teacher", "student")
+    """Which to train."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of weights, order and augmentation."""
+    run: str = ""
+    """Name below runs/distill/, or a folder, for the runs; the recipe's family by default."""
+    cache: Path | None = None
+    """Folder of all teachers' caches; data/cache/teacher by default."""
+
+    def __call__(self) -> int:
+        from latentvla_training.data.shards import split_shards
+        from latentvla_training.distill.settings import load_distill_recipe
+        from latentvla_training.engine.launch import launch, needs_launch
+
+        recipe = load_distill_recipe(self.recipe)
+        host = _host(self.bundle, self.host_run)  # what is wrong is said before a process starts
+        for split in (recipe.heads.data.train_split, recipe.heads.data.val_split):
+            split_shards(split)
+        if needs_launch(1):
+            return launch(sys.argv[1:], 1)
+        from latentvla_training.distill.evaluation import train_all
+
+        folder = _below(_FOLDER, self.run or recipe.family)
+        train_all(
+            host,
+            recipe,
+            self.codes,
+            self.teacher,
+            folder,
+            self.contenders,
+            self.seeds,
+            self.cache,
+        )
+        print(f"{folder}: done")
+        return 0
+
+
+@dataclass(frozen=True)
+class DistillEvaluate:
+    """Score finished contenders on unseen networks: host, free queries, teacher, student."""
+
+    codes: str
+    """Folder with <split>.safetensors of latentvla-train codebook encode."""
+    recipe: str = "nano"
+    """Name of a shipped recipe, or a YAML file."""
+    variants: tuple[str, ...] = ()
+    """Recipes that go on from it: their students are scored beside."""
+    teacher: str = "nano"
+    """A released teacher, a run below runs/teacher/, or a folder."""
+    bundle: str = "nano"
+    """The host: name or path of a bundle."""
+    host_run: str = ""
+    """The host: a run below runs/, or a folder, instead of a bundle."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """The result is pooled over them."""
+    splits: tuple[Literal["val", "test", "longtail", "ood"], ...] = ("test", "longtail", "ood")
+    """Where to score."""
+    run: str = ""
+    """Name below runs/distill/, or a folder, of the runs; the recipe's family by default."""
+    cache: Path | None = None
+    """Folder of all teachers' caches; data/cache/teacher by default."""
+    json: Path | None = None
+    """Write the result here."""
+
+    def __call__(self) -> int:
+        from latentvla_training.data.shards import split_shards
+        from latentvla_training.distill.evaluation import evaluate
+        from latentvla_training.distill.settings import load_distill_recipe
+
+        recipe = load_distill_recipe(self.recipe)
+        variants = [load_distill_recipe(name) for name in self.variants]
+        for split in self.splits:
+            split_shards(split)
+        result = evaluate(
+            _host(self.bundle, self.host_run),
+            recipe,
+            self.codes,
+            self.teacher,
+            _below(_FOLDER, self.run or recipe.family),
+            variants,
+            self.seeds,
+            self.splits,
+            self.json,
+            self.cache,
+        )
+        print_result(result)
+        return 0
+
+
+@dataclass(frozen=True)
+class DistillExport:
+    """Write the bundle of a distilled student, after a parity check."""
+
+    run: str
+    """A student's folder, the folder of a seed with one student, or its name below runs/distill/
+    (nano/seed0)."""
+    name: str = "nano"
+    """Of the bundle."""
+    revision: int = 1
+    """Of the bundle: its id is NAME-REVISION."""
+    out: Path | None = None
+    """Folder of the bundle; by default it goes among those that ship."""
+
+    def __call__(self) -> int:
+        from latentvla_training.distill.export import export_student
+
+        place = Path(self.run)
+        place = place if place.is_dir() else _FOLDER / self.run
+        print(export_student(place, self.name, self.revision, self.out))
+        return 0
+
+
+Distill = Annotated[
+    Annotated[DistillTrain, tyro.conf.subcommand("train")]
+    | Annotated[DistillEvaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[DistillExport, tyro.conf.subcommand("export")],
+    tyro.conf.subcommand(
+        "distill", description="Put a teacher into a planner that a car can run, and compare."
+    ),
+]
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Print the tables of a comparison."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from latentvla_training.distill import tables
+
+    console = Console()
+    console.width = max(console.width, 170)  # also where the output is a file
+    for split, found in result["splits"].items():
+        head = f"{split}: {found['scenes']} scenes of {found['networks']} networks"
+        table = Table(*tables.HEADERS, title=head, title_justify="left")
+        for rows in (tables.score_rows, tables.difference_rows, tables.retention_rows):
+            for row in rows(found):
+                table.add_row(*row)
+            table.add_section()
+        console.print(table)
+        table = Table(*tables.TOKEN_HEADERS)
+        for row in tables.token_rows(found):
+            table.add_row(*row)
+        console.print(table)
+        console.print({name: value for name, value in result["goals"][split].items()})
+    opened = {name: gates for name, gates in result["gates"].items() if any(gates)}
+    console.print(f"Teacher {result['teacher']}, codes of {result['codebook']}; gates {opened}")

@@ -1,0 +1,363 @@
+"""Contenders with a teacher, online or distilled, beside those without: trained, or read again.
+
+    runs/distill/<family>/seed<N>/host, free_queries           as every comparison has them
+                                  teacher-<teacher>            its states, pooled, in the plan
+                                  reasoner-<recipe>[-<teacher>] first phase of a student
+                                  student-<recipe>[-<teacher>]  second phase
+
+A folder refuses the run of other settings, another host, codebook, teacher or other Scenes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from latentvla_ros.contract import ContractError
+from latentvla_ros.model.config import PlannerConfig
+from latentvla_ros.model.planner import StudentPlanner
+from latentvla_training.distill.pooling import TeacherStates
+from latentvla_training.distill.settings import (
+    DistillRecipe,
+    PoolingSettings,
+    ReasonerPhase,
+    StudentSettings,
+)
+from latentvla_training.distill.student import (
+    CODES,
+    ReasonerOnFeatures,
+    ReasonerTask,
+    StudentOnFeatures,
+    make_source,
+)
+from latentvla_training.distill.teaching import Teaching, check_vocabulary
+from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.loop import check_folder, run_training
+from latentvla_training.engine.recipe import LoopSettings, OptimizerSettings
+from latentvla_training.latent_action.codes import scenes_identity
+from latentvla_training.planner.augmentation import AugmentationSettings
+from latentvla_training.planner.contenders import (
+    FREE,
+    HOST,
+    PLAIN_SOURCES,
+    CodedSplit,
+    ContenderRun,
+    fresh_planner,
+)
+from latentvla_training.planner.head_training import FeatureSplit, HeadTask, PlannerOnFeatures
+from latentvla_training.planner.hosts import Host
+from latentvla_training.planner.plan_quality import PlanQuality
+from latentvla_training.teacher.model import weights_identity
+
+TEACHER, STUDENT = "teacher", "student"
+CONTENDERS = (HOST, FREE, TEACHER, STUDENT)
+_NOT_A_RUN = "a contender of distill; distill export makes a bundle of a student"
+
+
+@dataclass(frozen=True)
+class TeacherContenderRun(ContenderRun):
+    """What decides the run with the teacher online.
+
+    Attributes:
+        teacher: identity. pooling: of its states.
+    """
+
+    teacher: str
+    pooling: PoolingSettings
+
+
+@dataclass(frozen=True)
+class ReasonerRun:
+    """What decides the first phase of a student.
+
+    Attributes:
+        contender, diagnostic, host, scenes, codebook: as of every contender.
+        teacher: identity, or "" for a student of the codes alone.
+        pooled_by: identity of the pooling whose states are learned, or "".
+        augmentation: of the contenders. phase, student, pooling: settings.
+    """
+
+    contender: str
+    diagnostic: str
+    host: str
+    scenes: str
+    codebook: str
+    teacher: str
+    pooled_by: str
+    augmentation: AugmentationSettings
+    phase: ReasonerPhase
+    student: StudentSettings
+    pooling: PoolingSettings
+
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        """Of the phase."""
+        return self.phase.optimizer
+
+    @property
+    def run(self) -> LoopSettings:
+        """Of the phase."""
+        return self.phase.run
+
+
+@dataclass(frozen=True)
+class StudentRun(ContenderRun):
+    """What decides the second phase of a student, and what its bundle is made of.
+
+    Attributes:
+        recipe: name. teacher: identity, or "". reasoner: identity of what the first phase made, or
+            "" without one. student, pooling: settings. model: of its planner.
+    """
+
+    recipe: str
+    teacher: str
+    reasoner: str
+    student: StudentSettings
+    pooling: PoolingSettings
+    model: PlannerConfig
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All that the contenders of one seed share.
+
+    Attributes:
+        host: that they go on from. recipe: with the seed.
+        splits: with codes; at least those to train and to validate on.
+        teaching: of the same splits; None where no teacher is read.
+        folder: of the seed's runs. quality: of plans on the training Scenes.
+        may_train: False: runs are read, and one that is not finished is an error.
+    """
+
+    host: Host
+    recipe: DistillRecipe
+    splits: Mapping[str, CodedSplit]
+    teaching: Teaching | None
+    folder: Path
+    quality: PlanQuality | None = None
+    may_train: bool = True
+
+    def __post_init__(self) -> None:
+        found = next(iter(self.splits.values())).codes.codebook_id
+        if self.host.codebook not in (None, found):
+            raise ContractError(
+                f"codebook of the host {self.host.identity}", self.host.codebook, found
+            )
+
+    @property
+    def seed(self) -> int:
+        """Of weights, order and augmentation."""
+        return self.recipe.heads.run.seed
+
+    @property
+    def train(self) -> CodedSplit:
+        """The split to train on."""
+        return self.splits[self.recipe.heads.data.train_split]
+
+    def taught(self) -> Teaching:
+        """Return the teaching.
+
+        Raises:
+            ContractError: there is none.
+        """
+        if self.teaching is None:
+            raise ContractError("--teacher", "", "the teacher that a contender hears")
+        return self.teaching
+
+    def shared(self, contender: str, codebook: str = "") -> dict[str, Any]:
+        """Return what every record of a run begins with."""
+        return {
+            "contender": contender,
+            "diagnostic": _NOT_A_RUN,
+            "host": self.host.identity,
+            "scenes": scenes_identity(self.train.reader),
+            "codebook": codebook,
+        }
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A trained contender. ``features``: by split, what it is told."""
+
+    module: PlannerOnFeatures
+    folder: Path
+    features: Mapping[str, FeatureSplit]
+
+
+def train_contender(contender: str, contest: Contest, progress: bool = True) -> Contender:
+    """Train a contender (or continue, or read it); returns its averaged module.
+
+    Raises:
+        ContractError: a folder holds another run; the host's gate is open; host, codes, teacher and
+            student have different vocabularies.
+        FileNotFoundError: nothing may be trained, and the run is not finished.
+    """
+    make = {TEACHER: _teacher, STUDENT: _student}.get(contender, _plain)
+    return make(contender, contest, progress)
+
+
+def _module(
+    kind: type[PlannerOnFeatures], planner: StudentPlanner, source: Any, contest: Contest
+) -> PlannerOnFeatures:
+    heads = contest.recipe.heads
+    quality = contest.quality
+    loss = heads.loss if contest.may_train else replace(heads.loss, pdm=0.0)
+    return kind(
+        planner, source, loss, heads.new_factor, heads.gate_factor, quality, heads.proposals_only
+    )
+
+
+def _run(
+    module: PlannerOnFeatures,
+    record: Any,
+    folder: Path,
+    contest: Contest,
+    features: Mapping[str, FeatureSplit],
+    progress: bool,
+    task: type[HeadTask] = HeadTask,
+) -> PlannerOnFeatures:
+    """Train ``module``, or read what a finished run made of it."""
+    if not contest.may_train:
+        return _finished(module, record, folder)
+    data = contest.recipe.heads.data
+    made = task(module, record, features[data.train_split], features[data.val_split])
+    averaged = run_training(made, record, folder, progress=progress)
+    assert isinstance(averaged, PlannerOnFeatures)
+    return averaged
+
+
+def _finished(module: PlannerOnFeatures, record: Any, folder: Path) -> PlannerOnFeatures:
+    state = load_checkpoint(folder) if check_folder(folder, record) else None
+    if state is None or state["step"] < record.run.steps:
+        done = 0 if state is None else state["step"]
+        raise FileNotFoundError(
+            f"{folder}: {done} of {record.run.steps} steps; finish it with distill train"
+        )
+    module.load_state_dict(state["averaged"])
+    return module.eval()
+
+
+def _plain(contender: str, contest: Contest, progress: bool) -> Contender:
+    planner = fresh_planner(contest.host, contest.seed)
+    source = PLAIN_SOURCES[contender](planner.config.width)
+    module = _module(PlannerOnFeatures, planner, source, contest)
+    record = ContenderRun(**contest.shared(contender), settings=contest.recipe.heads)
+    features = {
+        name: FeatureSplit(split.reader, split.features) for name, split in contest.splits.items()
+    }
+    folder = contest.folder / contender
+    module = _run(module, record, folder, contest, features, progress)
+    return Contender(module, folder, features)
+
+
+def _teacher(contender: str, contest: Contest, progress: bool) -> Contender:
+    teaching, pooling = contest.taught(), contest.recipe.pooling
+    planner = fresh_planner(contest.host, contest.seed)
+    source = TeacherStates(teaching.width, planner.config.width, pooling)
+    module = _module(PlannerOnFeatures, planner, source, contest)
+    record = TeacherContenderRun(
+        **contest.shared(contender, teaching.codebook),
+        settings=contest.recipe.heads,
+        teacher=teaching.teacher,
+        pooling=pooling,
+    )
+    features = {name: split.for_teacher() for name, split in teaching.splits.items()}
+    folder = contest.folder / f"{contender}-{teaching.teacher}"
+    module = _run(module, record, folder, contest, features, progress)
+    return Contender(module, folder, features)
+
+
+def student_folders(contest: Contest) -> tuple[Path, Path]:
+    """Return the folders of a student's two phases."""
+    recipe = contest.recipe
+    name = recipe.name
+    if recipe.student.hears_teacher:
+        name += f"-{contest.taught().teacher}"
+    return contest.folder / f"reasoner-{name}", contest.folder / f"student-{name}"
+
+
+def _student(contender: str, contest: Contest, progress: bool) -> Contender:
+    recipe = contest.recipe
+    settings = recipe.student
+    codebook = contest.train.codes.codebook_id
+    teacher, pooled_by, pooling = "", "", None
+    if settings.hears_teacher:
+        check_vocabulary(contest.host.planner, contest.taught())
+        teacher = contest.taught().teacher
+    if settings.features > 0.0:
+        online = train_contender(TEACHER, contest, progress).module.source
+        assert isinstance(online, TeacherStates)
+        pooling, pooled_by = online, weights_identity(online)
+    features = _lessons(contest, pooling)
+    first, second = student_folders(contest)
+    planner = _student_planner(contest)
+    source = make_source(planner, settings, recipe.pooling)
+    reasoner = ""
+    if settings.taught:
+        phase = ReasonerRun(
+            **contest.shared(contender, codebook),
+            teacher=teacher,
+            pooled_by=pooled_by,
+            augmentation=recipe.heads.augmentation,
+            phase=recipe.reasoner,
+            student=settings,
+            pooling=recipe.pooling,
+        )
+        learned = _run(
+            ReasonerOnFeatures(planner, source),
+            phase, first, contest, features, progress, ReasonerTask
+        ).source  # fmt: skip
+        reasoner = weights_identity(learned)
+        planner = _student_planner(contest)
+        source = make_source(planner, settings, recipe.pooling)
+        source.load_state_dict(learned.state_dict())
+    record = StudentRun(
+        **contest.shared(contender, codebook),
+        settings=recipe.heads,
+        recipe=recipe.name,
+        teacher=teacher,
+        reasoner=reasoner,
+        student=settings,
+        pooling=recipe.pooling,
+        model=planner.config,
+    )
+    module = _module(StudentOnFeatures, planner, source, contest)
+    module = _run(module, record, second, contest, features, progress)
+    return Contender(module, second, features)
+
+
+def _lessons(contest: Contest, pooling: TeacherStates | None) -> dict[str, FeatureSplit]:
+    """Return what the student is taught with; on splits to be scored it is told nothing."""
+    recipe = contest.recipe
+    found = {
+        name: FeatureSplit(split.reader, split.features) for name, split in contest.splits.items()
+    }
+    if not contest.may_train:
+        return found
+    for name in (recipe.heads.data.train_split, recipe.heads.data.val_split):
+        if recipe.student.hears_teacher:
+            found[name] = contest.taught().splits[name].for_student(recipe.student, pooling)
+        else:
+            split = contest.splits[name]
+            codes = {CODES: split.codes.sequence}
+            found[name] = FeatureSplit(split.reader, split.features, codes)
+    return found
+
+
+def _student_planner(contest: Contest) -> StudentPlanner:
+    """Return the host's planner, with a reasoner of the student's shape where it has its own."""
+    planner = fresh_planner(contest.host, contest.seed)
+    config = contest.recipe.student.planner_config(planner.config)
+    if config == planner.config:
+        return planner
+    own = StudentPlanner(config)
+    kept = {
+        name: value
+        for name, value in planner.state_dict().items()
+        if not name.startswith("reasoner.")
+    }
+    missing, unexpected = own.load_state_dict(kept, strict=False)
+    assert not unexpected and all(name.startswith("reasoner.") for name in missing)
+    return own

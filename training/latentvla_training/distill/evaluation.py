@@ -1,0 +1,276 @@
+"""What a teacher is worth, online and distilled: scores on unseen networks, paired and pooled.
+
+``latentvla-train distill evaluate --recipe nano --codes DIR --teacher NAME --json FILE``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from latentvla_ros.contract import ContractError
+from latentvla_training.distill.contenders import (
+    CONTENDERS,
+    STUDENT,
+    TEACHER,
+    Contest,
+    train_contender,
+)
+from latentvla_training.distill.settings import DistillRecipe, of_seed
+from latentvla_training.distill.student import student_answers
+from latentvla_training.distill.teaching import Teaching, open_teaching
+from latentvla_training.distill.token_scores import token_figures
+from latentvla_training.planner.contender_scores import (
+    FIGURES,
+    GIVEN,
+    SUFFIXES,
+    Plans,
+    as_lists,
+    score_contenders,
+)
+from latentvla_training.planner.contenders import (
+    FREE,
+    HOST,
+    CodedSplit,
+    open_splits,
+    opened_gate,
+    plan_quality,
+)
+from latentvla_training.planner.evaluation import EXPERT, write_result
+from latentvla_training.planner.head_training import (
+    FeatureSplit,
+    NoStates,
+    PlannerOnFeatures,
+    plans_on_features,
+)
+from latentvla_training.planner.hosts import Host
+from latentvla_training.planner.losses import LossSettings
+from latentvla_training.report.identity import code_identity, commit
+from latentvla_training.report.identity import scenes_identity as scenes_hash
+from latentvla_training.report.network_sums import NetworkSums
+
+#: By which goals are judged, and how much of the gain a student is to keep (experiments.md 6).
+GOAL_FIGURE, GOAL_RETENTION = "pdms", 0.6
+
+
+def variant_row(name: str) -> str:
+    """Return the row of a student of another recipe of the family."""
+    return f"{STUDENT}:{name}"
+
+
+def check_family(recipe: DistillRecipe, variants: Sequence[DistillRecipe]) -> None:
+    """Check that recipes differ in their students alone.
+
+    Raises:
+        ContractError: one is of another family, trains otherwise, or is there twice.
+    """
+    names = [recipe.name, *(variant.name for variant in variants)]
+    if len(set(names)) != len(names):
+        raise ContractError("--variants", names, "recipes that are all different")
+    for variant in variants:
+        if variant.family != recipe.family:
+            raise ContractError(f"base of {variant.name}", variant.base, recipe.family)
+        if (variant.heads, variant.pooling) != (recipe.heads, recipe.pooling):
+            raise ContractError(
+                f"recipe {variant.name}", "other heads or pooling", f"those of {recipe.name}"
+            )
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise ContractError unless there are seeds, all different."""
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ContractError("seeds", list(seeds), "one or more, all different")
+
+
+def seed_folder(folder: Path, seed: int) -> Path:
+    """Return where the runs of a seed are."""
+    return folder / f"seed{seed}"
+
+
+def train_all(
+    host: Host,
+    recipe: DistillRecipe,
+    codes: str,
+    teacher: str,
+    folder: Path,
+    contenders: Sequence[str] = CONTENDERS,
+    seeds: Sequence[int] = (0,),
+    cache: Path | None = None,
+    progress: bool = True,
+) -> None:
+    """Train contenders of seeds; what is trained already is left as it is.
+
+    Args:
+        codes: folder with ``<split>.safetensors``. teacher: see ``open_teaching``; "" for none.
+        folder: of the family's runs. cache: of all teachers' caches.
+
+    Raises:
+        ContractError: host, codes, teacher, Scenes and runs do not belong together.
+        FileNotFoundError: Scenes, codes, teacher or its cache are absent.
+    """
+    check_seeds(seeds)
+    splits = open_splits(host, recipe.heads.data, codes, (), progress)
+    teaching = open_teaching(teacher, splits, cache) if teacher else None
+    train = splits[recipe.heads.data.train_split].reader
+    quality = plan_quality(recipe.heads, train, progress)
+    for seed in seeds:
+        own = of_seed(recipe, seed)
+        contest = Contest(host, own, splits, teaching, seed_folder(folder, seed), quality)
+        for contender in contenders:
+            train_contender(contender, contest, progress=progress)
+
+
+def evaluate(
+    host: Host,
+    recipe: DistillRecipe,
+    codes: str,
+    teacher: str,
+    folder: Path,
+    variants: Sequence[DistillRecipe] = (),
+    seeds: Sequence[int] = (0,),
+    split_names: Sequence[str] = ("test", "longtail", "ood"),
+    json_path: Path | None = None,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score all contenders of finished runs; return (and write) the result.
+
+    Args: as ``train_all``, and
+        variants: recipes of the same family whose students are scored beside. split_names: to be
+            scored. json_path: where to write the result; None for nowhere.
+
+    Raises:
+        ContractError: host, codes, teacher, Scenes and runs do not belong together.
+        FileNotFoundError: Scenes, codes, teacher, its cache or a finished run are absent.
+    """
+    check_seeds(seeds)
+    check_family(recipe, variants)
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+    splits = open_splits(host, recipe.heads.data, codes, split_names, progress)
+    teaching = open_teaching(teacher, splits, cache)
+    given = PlannerOnFeatures(host.planner, NoStates(), LossSettings(auxiliary=0.0))
+    plans: dict[str, dict[str, Plans]] = {}
+    for name in split_names:
+        plain = FeatureSplit(splits[name].reader, splits[name].features)
+        plans[name] = {GIVEN: plans_on_features(given, plain)}
+    said: dict[str, dict[str, Tensor]] = {name: {} for name in split_names}
+    opened: dict[str, list[float]] = {}
+    entries = [(contender, contender, recipe) for contender in CONTENDERS]
+    entries += [(variant_row(variant.name), STUDENT, variant) for variant in variants]
+    for seed in seeds:
+        for row, contender, own in entries:
+            contest = Contest(
+                host,
+                of_seed(own, seed),
+                splits,
+                teaching,
+                seed_folder(folder, seed),
+                may_train=False,
+            )
+            found = train_contender(contender, contest)
+            opened.setdefault(row, []).append(opened_gate(found.module.planner))
+            for name in split_names:
+                key, features = f"{row}/{seed}", found.features[name]
+                if contender == STUDENT:
+                    answers = student_answers(found.module, features)
+                    plans[name][key], said[name][key] = answers
+                else:
+                    plans[name][key] = plans_on_features(found.module, features)
+    rows = [row for row, _, _ in entries]
+    figures = {
+        name: split_figures(splits[name], teaching, plans[name], said[name], rows, seeds, progress)
+        for name in split_names
+    }
+    run = recipe.heads.run
+    result = {
+        "distilled": recipe.name,
+        "teacher": teaching.teacher,
+        "codebook": teaching.codebook,
+        "passes": run.steps * run.batch_size,
+        "seeds": list(seeds),
+        "contenders": rows,
+        "identity": {
+            "host": host.identity,
+            **code_identity(),
+            "commit": commit(),
+            "data": {name: scenes_hash(split.reader.paths) for name, split in splits.items()},
+        },
+        "gates": opened,
+        "goals": {name: goals(found) for name, found in figures.items()},
+        "splits": figures,
+    }
+    if json_path is not None:
+        write_result(json_path, result)
+    return result
+
+
+def split_figures(
+    split: CodedSplit,
+    teaching: Teaching,
+    plans: Mapping[str, Plans],
+    said: Mapping[str, Tensor],
+    rows: Sequence[str],
+    seeds: Sequence[int],
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Return scores, differences, retention and token figures of a split.
+
+    Args:
+        plans: (N, 8, 3) by ``GIVEN`` and ``<row>/<seed>``. said: logits (N, 12, 16) of students.
+    """
+    known = split.codes.mask.all(axis=1)
+    scored = score_contenders(split.reader, known, plans, rows, seeds, progress)
+    students = [row for row in rows if row.partition(":")[0] == STUDENT]
+    pairs = [(row, base) for base in (HOST, FREE) for row in (TEACHER, *students)]
+    pairs += [(FREE, HOST), (STUDENT, TEACHER), (HOST, GIVEN)]
+    pairs += [(STUDENT, row) for row in students if row != STUDENT]
+    document = scored.document([GIVEN, *rows, EXPERT], pairs, split.reader)
+    sums = scored.pooled
+    taught = next(entry for entry in teaching.splits.values() if entry.coded is split)
+    return {
+        **{name: value for name, value in document.items() if name != "sums"},
+        "retention": {row: retention(sums, row) for row in students},
+        "tokens": token_figures(split, taught, said, students, seeds),
+        "sums": document["sums"],
+    }
+
+
+def retention(sums: NetworkSums, row: str) -> dict[str, list[float]]:
+    """Return which share of the online teacher's gain a student keeps, where there is a gain.
+
+    Of scores alone: by figure, with the suffix of the group, value and 95 % interval by network.
+    """
+    found = {
+        f"{figure}{suffix}": sums.retention(row, TEACHER, HOST, figure, group)
+        for group, suffix in SUFFIXES.items()
+        for figure in sums.figures(group)
+        if figure in FIGURES[1:]
+    }
+    return as_lists(found)
+
+
+def goals(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge one split: a difference counts where its whole interval is above 0.
+
+    Returns:
+        ``teacher_gains``, ``student_gains``, ``student_beats_free_queries``; ``retention`` or None,
+        and ``keeps_enough``.
+    """
+
+    def above(first: str, second: str) -> bool:
+        estimate = found["differences"][f"{first}-{second}"].get(GOAL_FIGURE, [0.0, 0.0, 0.0])
+        return bool(estimate[1] > 0.0)
+
+    kept = found["retention"][STUDENT].get(GOAL_FIGURE)
+    return {
+        "figure": GOAL_FIGURE,
+        "teacher_gains": above(TEACHER, HOST),
+        "student_gains": above(STUDENT, HOST),
+        "student_beats_free_queries": above(STUDENT, FREE),
+        "retention": None if kept is None else kept[0],
+        "keeps_enough": kept is not None and kept[0] >= GOAL_RETENTION,
+    }

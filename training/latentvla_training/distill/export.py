@@ -1,0 +1,89 @@
+"""The bundle of a distilled student: planner, reasoner and fusion; nothing of a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from latentvla_ros.contract import ContractError
+from latentvla_ros.model.planner import StudentPlanner
+from latentvla_training.distill.contenders import STUDENT, StudentRun
+from latentvla_training.distill.student import StudentOnFeatures, make_source, student_planner
+from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.recipe import build
+from latentvla_training.export.parity import Parity
+from latentvla_training.planner.losses import LossSettings
+from latentvla_training.planner.release import export_planner, run_provenance, shipped
+
+
+def find_student(place: Path) -> Path:
+    """Return the folder of a student's second phase: ``place``, or the only one in it.
+
+    Raises:
+        FileNotFoundError: there is none, or there are several.
+    """
+    if (place / "recipe.yaml").is_file():
+        return place
+    found = sorted(path.parent for path in place.glob(f"{STUDENT}-*/recipe.yaml"))
+    if len(found) != 1:
+        names = [path.name for path in found]
+        raise FileNotFoundError(f"{place} holds {names or 'no'} students of distill; name one")
+    return found[0]
+
+
+def load_student(folder: Path) -> tuple[StudentRun, StudentPlanner, int]:
+    """Return the record of a student's run, its averaged planner and the step of its checkpoint.
+
+    Raises:
+        FileNotFoundError: the folder holds no run with a checkpoint.
+        ContractError: it is the run of another contender, not finished, or of a student that
+            cannot be exported.
+    """
+    path = folder / "recipe.yaml"
+    state = load_checkpoint(folder)
+    if not path.is_file() or state is None:
+        raise FileNotFoundError(f"{folder} holds no student with a checkpoint; distill train first")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or "reasoner" not in values:
+        found = values.get("contender") if isinstance(values, dict) else values
+        raise ContractError(f"run {folder}", found, "the second phase of a student")
+    record = build(StudentRun, values, str(path))
+    if state["step"] < record.run.steps:
+        raise ContractError(f"steps of {folder}", state["step"], f"{record.run.steps}: finish it")
+    planner = StudentPlanner(record.model)
+    source = make_source(planner, record.student, record.pooling)
+    module = StudentOnFeatures(planner, source, LossSettings(auxiliary=0.0))
+    module.load_state_dict(state["averaged"])
+    return record, student_planner(module).eval(), int(state["step"])
+
+
+def provenance(record: StudentRun, step: int) -> dict[str, Any]:
+    """Return what a student was made from, for its manifest."""
+    return {
+        "recipe": record.recipe,
+        "start_from": record.host,
+        "codebook_id": record.codebook,
+        "teacher_id": record.teacher,
+        "reasoner": record.reasoner,
+        **run_provenance(record.settings.data, record.run, step),
+    }
+
+
+def export_student(
+    run: Path, name: str, revision: int, folder: Path | None = None, split: str = "val"
+) -> Parity:
+    """Write the bundle of a student, checked on Scenes of ``split``.
+
+    Args:
+        run: see ``find_student``. name, revision: of the bundle. folder: where to; by default among
+            the shipped bundles.
+
+    Raises:
+        FileNotFoundError, ContractError: see ``load_student``; torch and ONNX Runtime disagree.
+    """
+    record, planner, step = load_student(find_student(run))
+    made = provenance(record, step)
+    where = folder or shipped(name)
+    return export_planner(planner, f"{name}-{revision}", made, where, split, record.codebook)

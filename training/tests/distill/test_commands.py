@@ -1,0 +1,109 @@
+"""``latentvla-train distill`` from end to end with the real classes; mistakes end in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from latentvla_training import cli
+from latentvla_training.distill import commands
+from latentvla_training.distill.contenders import CONTENDERS
+from latentvla_training.distill.export import load_student
+from latentvla_training.planner.hosts import Host, bundle_planner
+
+from latentvla_ros.runtime.bundle import load_bundle
+
+from .conftest import CODEBOOK, Place
+
+VARIANT = "name: smoke_causal\nbase: smoke\nstudent: {autoregressive: true}\n"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, host: Host) -> Callable[[str], object]:
+    monkeypatch.setenv("LATENTVLA_LAUNCHED", "1")  # in this process
+    monkeypatch.setattr(commands, "_host", lambda *_: host)
+
+    def outcome(arguments: str) -> object:
+        monkeypatch.setattr(sys, "argv", ["latentvla-train", "distill", *arguments.split()])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return caught.value.code
+
+    return outcome
+
+
+def test_from_training_to_the_bundle(
+    place: Place, run: Callable[[str], object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variant = tmp_path / "smoke_causal.yaml"
+    variant.write_text(VARIANT)
+    runs, result = tmp_path / "runs", tmp_path / "results" / "distill.json"
+    known = f"--codes {place.codes} --teacher {place.teacher} --run {runs}"
+    assert run(f"train --recipe smoke {known} --seeds 0") == 0
+    assert run(f"train --recipe {variant} {known} --seeds 0 --contenders student") == 0
+    told = f"evaluate --recipe smoke --variants {variant} {known} --seeds 0 --splits test"
+    assert run(f"{told} --json {result}") == 0
+    printed = capsys.readouterr().out
+    assert "host + distilled" in printed and "nats from the teacher" in printed
+    document = json.loads(result.read_text())
+    assert (document["teacher"], document["codebook"]) == (place.teacher_id, CODEBOOK)
+    rows = [*CONTENDERS, "student:smoke_causal"]
+    assert document["contenders"] == rows
+    found = document["splits"]["test"]
+    assert found["scenes"] == 8 and set(found["rows"]) == {"host_as_given", *rows, "expert"}
+    value = found["differences"]["student-host"]["pdms"][0]
+    means = [found["rows"][row]["pdms"][0] for row in ("student", "host")]
+    assert value == pytest.approx(means[0] - means[1], abs=2e-6)
+    assert set(found["tokens"]["student"]) == {"nll", "accuracy", "kl", "agreement"}
+    assert set(found["tokens"]["teacher"]) == {"nll", "accuracy"}
+    assert document["gates"]["host"] == [0.0] and document["gates"]["student"] != [0.0]
+
+    seed, out = runs / "seed0", tmp_path / "bundle"
+    (student,) = seed.glob("student-smoke-*")
+    assert run(f"export --run {student} --name nano --revision 4 --out {out}") == 0
+    manifest = load_bundle(str(out)).manifest
+    assert (manifest.bundle_id, manifest.codebook_id) == ("nano-4", CODEBOOK)
+    assert manifest.provenance["teacher_id"] == place.teacher_id
+    assert manifest.provenance["start_from"] == "tiny-1-0123456789abcdef"
+    _, planner, _ = load_student(student)
+    shipped = bundle_planner(load_bundle(str(out)))
+    for name, weight in planner.state_dict().items():
+        np.testing.assert_allclose(shipped.state_dict()[name], weight, 2e-3, 2e-3, err_msg=name)
+    assert float(torch.tanh(shipped.head.fusion.gate)) != 0.0  # type: ignore[union-attr]
+    code = run(f"export --run {seed} --out {out}")
+    assert isinstance(code, str) and "name one" in code
+    (causal,) = seed.glob("student-smoke_causal-*")
+    code = run(f"export --run {causal} --out {out}")
+    assert isinstance(code, str) and "parallel" in code
+    code = run(f"export --run {seed / 'host'} --out {out}")
+    assert isinstance(code, str) and "the second phase of a student" in code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("train --recipe none --codes CODES", "expected a YAML file or one of"),
+        ("train --recipe smoke --codes CODES --teacher nowhere", "no teacher nowhere"),
+        ("train --recipe smoke --codes x --teacher TEACHER", "no codes at x/train.safetensors"),
+        ("train --recipe smoke --codes CODES --teacher TEACHER --seeds 0 0", "seeds"),
+        ("evaluate --recipe smoke --codes CODES --splits ood", "world make --split ood"),
+        (
+            "evaluate --recipe smoke --variants nano_no_kl --codes CODES --splits test",
+            "base of nano_no_kl",
+        ),
+        ("export --run nowhere", "no students of distill"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    place: Place, run: Callable[[str], object], tmp_path: Path, arguments: str, said: str
+) -> None:
+    arguments = arguments.replace("CODES", str(place.codes)).replace("TEACHER", str(place.teacher))
+    code = run(arguments + ("" if "export" in arguments else f" --run {tmp_path / 'runs'}"))
+    assert isinstance(code, str)
+    assert code.startswith("latentvla-train: ") and "\n" not in code
+    assert said in code

@@ -1,0 +1,72 @@
+"""Recipes: what ships is valid, an ablation changes what it says and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import latentvla_training
+import pytest
+from latentvla_training.distill.settings import (
+    StudentSettings,
+    load_distill_recipe,
+    of_seed,
+)
+
+from latentvla_ros.contract import ContractError
+from latentvla_ros.model.config import PlannerConfig
+from latentvla_ros.model.planner import StudentPlanner
+
+SHIPPED = sorted((Path(latentvla_training.__file__).parent / "recipes" / "distill").glob("*.yaml"))
+
+
+def test_shipped_recipes_differ_from_their_base_in_the_student_alone() -> None:
+    nano = load_distill_recipe("nano")
+    assert (nano.heads.run.steps, nano.reasoner.run.steps) == (400, 800)
+    students = set()
+    for path in SHIPPED:
+        found = load_distill_recipe(path.stem)
+        assert found.name == path.stem
+        if found.base:
+            assert found.family == "nano"
+            assert replace(found, name=nano.name, base="", student=nano.student) == nano
+            students.add(found.student)
+    assert nano.student not in students and len(students) == len(SHIPPED) - 2
+
+
+def test_nano_has_a_tenth_of_the_papers_student() -> None:
+    config = load_distill_recipe("nano").student.planner_config(PlannerConfig())
+    count = sum(weight.numel() for weight in StudentPlanner(config).reasoner.parameters())
+    assert 4.5e6 < count < 5.5e6
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"kl": -1.0}, r"student\.kl: found -1\.0"),
+        ({"temperature": 0.0}, r"student\.temperature"),
+        ({"fusion": False}, r"student\.fusion.*end_to_end: true"),
+        ({"kl": 0.0, "cross_entropy": 0.0, "features": 0.0}, "nothing of the student reaches"),
+        ({"reasoner_layers": -1}, r"student\.reasoner_layers"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(values: dict[str, float], said: str) -> None:
+    with pytest.raises(ContractError, match=said):
+        StudentSettings(**values)  # type: ignore[arg-type]
+
+
+def test_a_recipe_of_its_own_may_go_on_from_one_that_ships(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nbase: smoke\nheads: {run: {passes: 6}}\n")
+    found, smoke = load_distill_recipe(str(path)), load_distill_recipe("smoke")
+    assert found.heads.run.passes == 6 and found.heads.data == smoke.heads.data
+    assert of_seed(found, 3).heads.run.seed == of_seed(found, 3).reasoner.run.seed == 3
+    path.write_text("name: mine\nbase: nano_no_kl\n")
+    with pytest.raises(ContractError, match="a recipe without a base"):
+        load_distill_recipe(str(path))
+    path.write_text("name: a-b\n")
+    with pytest.raises(ContractError, match="without - : /"):
+        load_distill_recipe(str(path))
+    path.write_text("name: mine\nbase: smoke\nstudent: {surprise: 1}\n")
+    with pytest.raises(ContractError, match="surprise"):
+        load_distill_recipe(str(path))
