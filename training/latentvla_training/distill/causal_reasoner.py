@@ -60,4 +60,6 @@ class CausalReasoner(nn.Module):
         with torch.no_grad():
             for place in range(NUM_LATENT_ACTIONS - 1):
                 codes[:, place] = self.read(memory, codes)[1][:, place].argmax(dim=-1)
+        # Autocast keeps the weights that it has rounded, here without a gradient to go back.
+        torch.clear_autocast_cache()
         return self.read(memory, codes)

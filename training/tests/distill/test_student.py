@@ -177,6 +177,19 @@ def test_lessons_and_plan_meet_where_they_are_meant_to(
     assert reaches(moved, "planner.reasoner.layers.") == end_to_end
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_causal_student_learns_in_every_precision(
+    host: Host, split: FeatureSplit, precision: torch.dtype
+) -> None:
+    module = student(host, StudentSettings(autoregressive=True)).train()
+    with torch.autocast("cpu", torch.bfloat16, precision is torch.bfloat16):
+        losses = module(batch_of(split))
+    moved = gradients(module, losses["kl"])
+    learns = {name for name, _ in module.source.reasoner.named_parameters()}
+    reached = {name.removeprefix("source.reasoner.") for name in moved}
+    assert learns - reached <= {name for name in learns if "in_proj_bias" in name}
+
+
 def test_without_fusion_the_states_stay_out_of_the_plan(host: Host, split: FeatureSplit) -> None:
     settings = StudentSettings(fusion=False, end_to_end=True)
     module = open_gate(student(host, settings)).eval()
