@@ -42,6 +42,8 @@ class LatentCodes:
         tokens: (N,) Scene tokens.
         environment, ego: (N, 3, 4) int8 codes of the transitions (0, 1), (1, 2), (2, 4) s;
             ``MISSING`` where one of the two frames is missing.
+        vectors: (12, 16, W) float32 what an ego code stands for at each place of ``sequence``, of
+            about unit spread: of a codebook its entries, the same everywhere. None: unknown.
 
     Raises:
         ContractError: shapes or values that are no codes.
@@ -53,6 +55,7 @@ class LatentCodes:
     tokens: NDArray[np.str_]
     environment: NDArray[np.int8]
     ego: NDArray[np.int8]
+    vectors: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.tokens), len(TRANSITIONS_S), CODES_PER_TRANSITION)
@@ -64,6 +67,9 @@ class LatentCodes:
             if codes.size and not (codes.min() >= MISSING and codes.max() < CODEBOOK_SIZE):
                 found = f"{codes.min()} to {codes.max()}"
                 raise ContractError(f"codes.{name}", found, f"-1 to {CODEBOOK_SIZE - 1}")
+        places = (len(TRANSITIONS_S) * CODES_PER_TRANSITION, CODEBOOK_SIZE)
+        if self.vectors is not None and self.vectors.shape[:2] != places:
+            raise ContractError("codes.vectors", self.vectors.shape, f"{places} and a width")
         if not ((self.ego >= 0) == self.mask[..., None]).all() or not np.array_equal(
             self.environment >= 0, self.ego >= 0
         ):
@@ -117,7 +123,10 @@ def save_codes(path: Path, codes: LatentCodes) -> None:
         "scenes_id": codes.scenes_id,
         "tokens": json.dumps([str(token) for token in codes.tokens]),
     }
-    content = save({"environment": codes.environment, "ego": codes.ego}, about)
+    tensors = {"environment": codes.environment, "ego": codes.ego}
+    if codes.vectors is not None:
+        tensors["vectors"] = np.ascontiguousarray(codes.vectors, np.float32)
+    content = save(tensors, about)
     write_whole(path, content)
 
 
@@ -138,6 +147,7 @@ def load_codes(
         with safe_open(path, framework="numpy") as file:
             about = dict(file.metadata() or {})
             environment, ego = file.get_tensor("environment"), file.get_tensor("ego")
+            vectors = file.get_tensor("vectors") if "vectors" in file.keys() else None  # noqa: SIM118
             tokens = _tokens(about)
     except (SafetensorError, KeyError, ValueError) as error:
         raise ContractError(f"codes {path}", str(error), "a whole codes file") from error
@@ -147,7 +157,13 @@ def load_codes(
         if wanted is not None and about[name] != wanted:
             raise ContractError(f"codes {path} {name}", about[name], wanted)
     return LatentCodes(
-        about["split"], about["codebook_id"], about["scenes_id"], tokens, environment, ego
+        about["split"],
+        about["codebook_id"],
+        about["scenes_id"],
+        tokens,
+        environment,
+        ego,
+        vectors,
     )
 
 

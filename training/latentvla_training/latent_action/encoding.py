@@ -131,7 +131,15 @@ def encode_scenes(
         np.asarray(reader.columns["token"], dtype=np.str_),
         of_scenes(data.pairs, environment),
         of_scenes(data.pairs, ego),
+        code_vectors(codebook),
     )
+
+
+def code_vectors(codebook: Codebook) -> NDArray[np.float32]:
+    """Return the entries of the ego codebook (12, 16, code width), the same at every place."""
+    entries = codebook.ego.bottleneck.entries.cpu().numpy().astype(np.float32)
+    places = len(codebook.recipe.model.transitions) * codebook.recipe.model.codes
+    return np.ascontiguousarray(np.broadcast_to(entries, (places, *entries.shape)))
 
 
 def of_scenes(pairs: Pairs, codes: NDArray[np.int64]) -> NDArray[np.int8]:
@@ -156,8 +164,8 @@ def encode_split(codebook: Codebook, split: str, root: Path | None = None) -> tu
     path = codes_folder(codebook.codebook_id, root) / f"{split}.safetensors"
     if path.is_file():
         try:
-            load_codes(path, codebook.codebook_id, scenes_identity(reader))
-            return path, False
+            if load_codes(path, codebook.codebook_id, scenes_identity(reader)).vectors is not None:
+                return path, False
         except ContractError as error:
             logger.warning("%s; made again", error)
     save_codes(path, encode_scenes(codebook, reader, split))

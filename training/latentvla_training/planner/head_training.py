@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from latentvla_ros.contract import CODEBOOK_SIZE, NUM_LATENT_ACTIONS, ContractError, Observation
+from latentvla_ros.contract import NUM_LATENT_ACTIONS, ContractError, Observation
 from latentvla_ros.model.planner import Encoded, StudentPlanner
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.engine.recipe import LoopSettings
@@ -128,23 +128,36 @@ class FreeQueries(Source):
 
 
 class CodeStates(Source):
-    """Codes as states: what a code means, plus which of the twelve it is.
+    """Codes as states, at each of the twelve places in its own way.
 
-    Codes are (B, 12) integers under ``codes``; a missing one (below 0) has a state that says so.
+    A state is linear in what its code stands for, which a few thousand Scenes suffice to learn,
+    plus what is learned of the code at its place beyond that.
+
+    Args:
+        width: of the states. vectors: (12, 16, W) what codes stand for; see ``LatentCodes``.
     """
 
     reads = ("codes",)
+    vectors: Tensor
+    places: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, vectors: NDArray[np.float32]) -> None:
         super().__init__()
-        self.meaning = nn.Embedding(CODEBOOK_SIZE + 1, width)
-        self.place = nn.Parameter(torch.randn(NUM_LATENT_ACTIONS, width) * 0.5)
-        nn.init.normal_(self.meaning.weight, std=0.5)
+        places, entries, given = vectors.shape
+        self.register_buffer("vectors", torch.from_numpy(vectors.copy()), persistent=False)
+        self.register_buffer("places", torch.arange(places), persistent=False)
+        self.lift = nn.Parameter(torch.randn(places, given, width) * 0.5 / given**0.5)
+        self.beyond = nn.Parameter(torch.zeros(places, entries, width))
+        self.missing = nn.Parameter(torch.zeros(places, width))
+        self.place = nn.Parameter(torch.randn(places, width) * 0.5)
 
     def forward(self, known: dict[str, Tensor]) -> Tensor | None:
-        """Return states (B, 12, D)."""
+        """Return states (B, 12, D) of ``codes`` (B, 12); of a missing one (below 0) it says so."""
         codes = known["codes"].long()
-        states: Tensor = self.meaning(torch.where(codes < 0, CODEBOOK_SIZE, codes)) + self.place
+        there = codes.clamp(min=0)
+        means = self.vectors[self.places, there]  # (B, 12, W)
+        own = torch.einsum("bpw,pwd->bpd", means, self.lift) + self.beyond[self.places, there]
+        states: Tensor = torch.where(codes[..., None] < 0, self.missing, own) + self.place
         return states
 
 

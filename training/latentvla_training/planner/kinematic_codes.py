@@ -82,6 +82,8 @@ def kinematic_codes(
 ) -> dict[str, LatentCodes]:
     """Return codes of the Scenes of every split, from centres that were fitted on ``train``."""
     centres = fit_centres(changes_of_motion(train), seed)
+    spread = centres.std(axis=1, keepdims=True) + 1e-9  # (3, 1, 2)
+    vectors = np.repeat(centres / spread, CODES_PER_TRANSITION, axis=0).astype(np.float32)
     name = f"{NAME}-{hashlib.sha256(centres.tobytes()).hexdigest()[:16]}"
     result = {}
     for split, reader in splits.items():
@@ -89,5 +91,5 @@ def kinematic_codes(
         environment = np.where(ego >= 0, np.int8(0), np.int8(MISSING))
         tokens = reader.columns["token"]
         scenes_id = scenes_identity(reader)
-        result[split] = LatentCodes(split, name, scenes_id, tokens, environment, ego)
+        result[split] = LatentCodes(split, name, scenes_id, tokens, environment, ego, vectors)
     return result

@@ -10,15 +10,16 @@ contender, and no bundle is ever made of its run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latentvla_ros.contract import ContractError
 from latentvla_training.engine.loop import run_training
-from latentvla_training.latent_action.codes import scenes_identity
+from latentvla_training.latent_action.codes import LatentCodes, scenes_identity
 from latentvla_training.planner.contenders import (
     FREE,
     HOST,
@@ -42,11 +43,6 @@ SHUFFLED, ORACLE = "shuffled_codes", "oracle_codes"
 #: Whom the oracle must beat, and all of them.
 CONTROLS = (HOST, FREE, SHUFFLED)
 CONTENDERS = (*CONTROLS, ORACLE)
-_SOURCES: dict[str, Callable[[int], Source]] = {
-    **PLAIN_SOURCES,
-    SHUFFLED: CodeStates,
-    ORACLE: CodeStates,
-}
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,15 @@ class ContenderRecipe(ContenderRun):
     """What decides the run of one contender of the gate."""
 
     settings: OracleRecipe
+
+
+def _source(contender: str, width: int, codes: LatentCodes) -> Source:
+    if contender in PLAIN_SOURCES:
+        return PLAIN_SOURCES[contender](width)
+    if codes.vectors is None:
+        wanted = "codes with vectors; give latentvla-train codebook encode again"
+        raise ContractError(f"codes of {codes.codebook_id}", "no vectors", wanted)
+    return CodeStates(width, codes.vectors)
 
 
 def told(split: CodedSplit, contender: str, seed: int) -> FeatureSplit:
@@ -120,7 +125,7 @@ def train_contender(
     train, val = splits[recipe.data.train_split], splits[recipe.data.val_split]
     seed = recipe.run.seed
     planner = fresh_planner(host, seed)
-    source = _SOURCES[contender](planner.config.width)
+    source = _source(contender, planner.config.width, train.codes)
     module = PlannerOnFeatures(
         planner,
         source,

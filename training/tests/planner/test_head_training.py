@@ -49,6 +49,10 @@ class TinyRecipe:
     )  # fmt: skip
 
 
+#: What codes stand for: two numbers each.
+VECTORS = np.random.default_rng(2).standard_normal((12, 16, 2)).astype(np.float32)
+
+
 @pytest.fixture
 def host(tiny: PlannerConfig) -> StudentPlanner:
     torch.manual_seed(0)
@@ -73,7 +77,7 @@ def on_features(host: StudentPlanner, source: Source, factor: float = 10.0) -> P
 
 def sources(config: PlannerConfig) -> list[Source]:
     torch.manual_seed(1)
-    return [NoStates(), FreeQueries(config.width), CodeStates(config.width)]
+    return [NoStates(), FreeQueries(config.width), CodeStates(config.width, VECTORS)]
 
 
 def batch_of(split: FeatureSplit) -> dict[str, Tensor]:
@@ -154,12 +158,23 @@ def test_only_codes_can_tell_the_future(host: StudentPlanner, split: FeatureSpli
 
 
 def test_a_missing_code_is_a_state_of_its_own(host: StudentPlanner, split: FeatureSplit) -> None:
-    source = CodeStates(8)
+    source = CodeStates(8, VECTORS)
     codes = torch.tensor([[0] * 12, [-1] * 12, [15] * 12], dtype=torch.int8)
     states = source({"codes": codes})
     assert states is not None and states.shape == (3, 12, 8)
-    assert torch.equal(states[1], source.meaning.weight[16] + source.place)
+    assert torch.equal(states[1], source.missing + source.place)
     assert not torch.equal(states[1], states[2]) and not torch.equal(states[1], states[0])
+
+
+def test_states_are_linear_in_what_codes_stand_for() -> None:
+    source = CodeStates(8, VECTORS)
+    states = source({"codes": torch.arange(16)[:, None].expand(16, 12)}) - source.place
+    wanted = torch.einsum("pcw,pwd->cpd", torch.from_numpy(VECTORS), source.lift)
+    torch.testing.assert_close(states, wanted)
+    with torch.no_grad():
+        source.beyond[3, 5] += 1.0  # one code at one place
+    moved = source({"codes": torch.full((1, 12), 5)}) - source.place - wanted[5]
+    assert moved[0].sum(dim=-1).round().tolist() == [0.0] * 3 + [8.0] + [0.0] * 8
 
 
 @pytest.mark.parametrize(
@@ -174,7 +189,10 @@ def test_what_is_frozen_does_not_move(
     tmp_path: Path,
 ) -> None:
     plain = kind is NoStates
-    source = NoStates() if plain else kind(host.config.width)  # type: ignore[call-arg]
+    width = host.config.width
+    source: Source = NoStates()
+    if not plain:
+        source = CodeStates(width, VECTORS) if kind is CodeStates else FreeQueries(width)
     module = PlannerOnFeatures(
         copy.deepcopy(host), source, LossSettings(), 10.0, 10.0, proposals_only=proposals_only
     )
@@ -204,7 +222,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
 
     def train(folder: str, stop: int | None = None) -> dict[str, Tensor]:
         torch.manual_seed(3)
-        module = on_features(host, CodeStates(host.config.width))
+        module = on_features(host, CodeStates(host.config.width, VECTORS))
         task = HeadTask(module, recipe, split, split)
         return run_training(task, recipe, tmp_path / folder, stop, progress=False).state_dict()
 
@@ -221,7 +239,7 @@ def test_contenders_see_the_same_scenes_disturbed_alike(
     recipe = TinyRecipe()
     plain = replace(split, extras={})
     first = HeadTask(on_features(host, NoStates()), recipe, plain, plain)
-    second = HeadTask(on_features(host, CodeStates(32)), recipe, split, split)
+    second = HeadTask(on_features(host, CodeStates(32, VECTORS)), recipe, split, split)
     for one, two in zip(first.batches(0, 0, 1), second.batches(0, 0, 1), strict=True):
         assert set(two) - set(one) == {"codes"}
         assert all(torch.equal(one[name], two[name]) for name in one)
