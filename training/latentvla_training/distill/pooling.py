@@ -8,11 +8,11 @@ action states.
 from __future__ import annotations
 
 import torch
-from timm.layers import SwiGLU
 from torch import Tensor, nn
 
 from latentvla_ros.contract import NUM_LATENT_ACTIONS
 from latentvla_ros.model.attention import Attention
+from latentvla_ros.model.torchvision_operators import declare_missing_operators
 from latentvla_training.distill.settings import PoolingSettings
 from latentvla_training.planner.head_training import Source
 
@@ -29,6 +29,9 @@ class AttentionPooling(nn.Module):
 
     def __init__(self, token_width: int, latents: int, settings: PoolingSettings) -> None:
         super().__init__()
+        declare_missing_operators()
+        from timm.layers import SwiGLU
+
         width = settings.width
         self.latents = nn.Parameter(torch.randn(latents, width) * 0.5)
         self.projection = nn.Sequential(nn.LayerNorm(token_width), nn.Linear(token_width, width))
