@@ -44,7 +44,8 @@ class OracleCodes:
         from latentvla_training.data.shards import split_shards
         from latentvla_training.engine.launch import launch, needs_launch
         from latentvla_training.engine.recipe import load_record
-        from latentvla_training.planner.oracle_codes import KINEMATIC, OracleRecipe
+        from latentvla_training.planner.contenders import KINEMATIC
+        from latentvla_training.planner.oracle_codes import OracleRecipe
 
         recipe = load_record(OracleRecipe, self.recipe, "oracle_codes")
         host = self._host()  # what is wrong is said before another process starts
