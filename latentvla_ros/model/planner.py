@@ -1,7 +1,8 @@
 """The student planner: images, calibration and ego state to scored trajectories.
 
-What is unusual in it: calibration is an input, past views are ordinary views, the plan is refined
-where it drives, and a latent reasoner waits behind a gate at zero.
+What is unusual in it: calibration is an input, past views are ordinary views, and a latent reasoner
+waits behind a gate at zero. Two hosts share all but two parts, what makes BEV tokens and what plans
+from them: ``ipad`` (``bev``, ``proposals``) and ``transfuser``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from latentvla_ros.contract import ContractError
 from latentvla_ros.model.attention import DecoderLayer
 from latentvla_ros.model.bev import BevEncoder
 from latentvla_ros.model.config import PlannerConfig
@@ -18,7 +20,9 @@ from latentvla_ros.model.ego_encoder import EgoEncoder, EgoPrior
 from latentvla_ros.model.image_encoder import ImageEncoder
 from latentvla_ros.model.precision import full_precision
 from latentvla_ros.model.proposals import ProposalHead
+from latentvla_ros.model.rays import pixel_centres, pixel_rays
 from latentvla_ros.model.reasoner import LatentReasoner
+from latentvla_ros.model.transfuser import FusedBranches, TrajectoryHead
 
 
 @dataclass
@@ -52,12 +56,7 @@ class ViewTokens(nn.Module):
         self.ray = nn.Linear(4, config.image_channels)
         self.attention = nn.Linear(config.image_channels, config.view_tokens)
         self.output = nn.Linear(config.image_channels, config.width)
-        v, u = torch.meshgrid(
-            (torch.arange(config.image_height // 8) + 0.5) * 8.0 - 0.5,
-            (torch.arange(config.image_width // 8) + 0.5) * 8.0 - 0.5,
-            indexing="ij",
-        )
-        pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1).reshape(-1, 3)
+        pixels = pixel_centres(config.image_width, config.image_height, 8)
         self.register_buffer("pixels", pixels, persistent=False)
         times = torch.tensor(config.view_time_offsets_s).view(1, -1, 1, 1)
         self.register_buffer("times", times, persistent=False)
@@ -68,13 +67,7 @@ class ViewTokens(nn.Module):
         """Return tokens (B, V T, D) from features (B, V, C, h, w) and calibration."""
         batch, views = features.shape[:2]
         with full_precision(features.device):
-            focal = torch.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]], dim=-1)
-            centre = intrinsics[..., :2, 2]
-            plane = (self.pixels[None, None, :, :2] - centre[:, :, None]) / focal[:, :, None]
-            camera = torch.cat([plane, torch.ones_like(plane[..., :1])], dim=-1)  # (B, V, P, 3)
-            rotation = ego_from_camera[:, :, None, :3, :3]
-            ray = (rotation * camera[..., None, :]).sum(-1)
-            ray = ray / ray.square().sum(-1, keepdim=True).sqrt()
+            ray = pixel_rays(self.pixels, intrinsics, ego_from_camera)
             times = self.times.expand(batch, views, ray.shape[2], 1)
             place = self.ray(torch.cat([ray, times], dim=-1))
         located = features.flatten(3).transpose(2, 3) + place.to(features.dtype)  # (B, V, P, C)
@@ -87,17 +80,22 @@ class ViewTokens(nn.Module):
 class StudentPlanner(nn.Module):
     """The network of a bundle; ``forward`` is inference."""
 
+    bev_encoder: BevEncoder | FusedBranches
+    head: ProposalHead | TrajectoryHead
+
     def __init__(self, config: PlannerConfig) -> None:
         super().__init__()
         self.config = config
         width = config.width
         self.image_encoder = ImageEncoder(config.backbone, config.image_channels)
-        self.bev_encoder = BevEncoder(config)
+        lifts = config.host == "ipad"
+        self.bev_encoder = BevEncoder(config) if lifts else FusedBranches(config)
         self.ego_encoder = EgoEncoder(width)
         self.ego_prior = EgoPrior()
         self.view_tokens = ViewTokens(config)
-        self.patch = nn.Conv2d(width, width, config.patch, stride=config.patch)
-        tokens = (config.bev_cells[0] // config.patch[0]) * (config.bev_cells[1] // config.patch[1])
+        if lifts:
+            self.patch = nn.Conv2d(width, width, config.patch, stride=config.patch)
+        tokens = config.bev_tokens[0] * config.bev_tokens[1]
         tokens += config.view_tokens * len(config.view_time_offsets_s) + 3
         self.token_position = nn.Parameter(torch.randn(1, tokens, width) * 0.02)
         self.memory_norm = nn.LayerNorm(width)
@@ -107,7 +105,7 @@ class StudentPlanner(nn.Module):
         )
         self.context_norm = nn.LayerNorm(width)
         self.reasoner = LatentReasoner(config)
-        self.head = ProposalHead(config)
+        self.head = ProposalHead(config) if lifts else TrajectoryHead(config)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Map images (B, V, H, W, 3) uint8 to stride-8 features (B, V, C, h, w)."""
@@ -125,14 +123,27 @@ class StudentPlanner(nn.Module):
         ego_dynamics: Tensor,
         ego_dynamics_mask: Tensor,
         command: Tensor,
+        lidar: Tensor | None = None,
     ) -> Encoded:
-        """Fuse image features (B, V, C, h, w) with calibration and ego state into tokens."""
+        """Fuse image features (B, V, C, h, w) with calibration and ego state into tokens.
+
+        Args:
+            lidar: (B, 2, X, Y) of ``lidar_histogram``, for the ``transfuser`` host in training; the
+                other arguments are named as in ``Observation``.
+
+        Raises:
+            ContractError: a histogram for the ``ipad`` host, or one of another shape.
+        """
+        self._check_lidar(lidar)
         status = (ego_history, ego_history_mask, ego_dynamics, ego_dynamics_mask, command)
         ego_tokens, ego = self.ego_encoder(*status)
-        lifted = self.bev_encoder.lift(image_features, view_mask, intrinsics, ego_from_camera)
-        bev = self.bev_encoder(lifted, ego)
-        patches = self.patch(bev).flatten(2).transpose(1, 2)  # (B, tokens, D)
-        views = self.view_tokens(image_features, view_mask, intrinsics, ego_from_camera)
+        seen = (image_features, view_mask, intrinsics, ego_from_camera)
+        if isinstance(self.bev_encoder, FusedBranches):
+            patches, bev = self.bev_encoder(*seen, lidar)
+        else:
+            bev = self.bev_encoder(self.bev_encoder.lift(*seen), ego)
+            patches = self.patch(bev).flatten(2).transpose(1, 2)  # (B, tokens, D)
+        views = self.view_tokens(*seen)
         joined = torch.cat([patches, views, ego_tokens.to(patches.dtype)], dim=1)
         memory = self.memory_norm(joined + self.token_position)
         context = self.context_queries.expand(memory.shape[0], -1, -1)
@@ -141,12 +152,25 @@ class StudentPlanner(nn.Module):
         context = self.context_norm(context)
         return Encoded(image_features, bev, memory, context, ego, self.ego_prior(*status))
 
+    def _check_lidar(self, lidar: Tensor | None) -> None:
+        if lidar is None:
+            return
+        cells = self.config.lidar_cells
+        if self.config.host == "ipad" or tuple(lidar.shape[1:]) != (2, *cells):
+            wanted = f"(B, 2, {cells[0]}, {cells[1]}) with host transfuser, None with ipad"
+            found = f"{tuple(lidar.shape)} with {self.config.host}"
+            raise ContractError("lidar", found, wanted)
+
     def decode(self, encoded: Encoded, latent_states: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """Return candidates (B, M, 8, 3) of every round and scores (B, M) of the last."""
         memory = torch.cat([encoded.memory, encoded.context.to(encoded.memory.dtype)], dim=1)
-        rounds, scores = self.head(
-            encoded.bev, memory, encoded.context, encoded.ego, encoded.prior, latent_states
-        )
+        rounds: list[Tensor]
+        if isinstance(self.head, TrajectoryHead):
+            rounds, scores = self.head(memory, encoded.prior, latent_states)
+        else:
+            rounds, scores = self.head(
+                encoded.bev, memory, encoded.context, encoded.ego, encoded.prior, latent_states
+            )
         return rounds, scores
 
     def forward(

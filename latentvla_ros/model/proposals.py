@@ -39,18 +39,48 @@ def _initial_controls(count: int) -> tuple[Tensor, Tensor]:
     )
 
 
-class ProposalHead(nn.Module):
-    """M proposals, R rounds, one score each."""
+class ProposalStart(nn.Module):
+    """What M proposals begin from: the ego prior's controls, spread by learned offsets."""
 
     times: Tensor
 
-    def __init__(self, config: PlannerConfig) -> None:
+    def __init__(self, count: int) -> None:
         super().__init__()
-        self.config = config
-        width, count = config.width, config.proposals
         acceleration, curvature = _initial_controls(count)
         self.acceleration = nn.Parameter(acceleration)
         self.curvature = nn.Parameter(curvature)
+        times = (torch.arange(NUM_KNOTS, dtype=torch.float32) + 0.5) * KNOT_INTERVAL_S
+        self.register_buffer("times", times, persistent=False)
+
+    def first_controls(self, prior: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return increments (B, M, 8) m and raw curvatures (B, M, 8) 1/m around the prior's."""
+        steps, curvature = prior
+        gain = self.acceleration * self.times * KNOT_INTERVAL_S  # (M, 8) m
+        # Braking harder than to a stop would drive backwards; the prior itself is left as it is.
+        spread = torch.maximum(gain[None], -functional.relu(steps)[:, None])
+        return steps[:, None] + spread, curvature[:, None] + self.curvature[None]
+
+    def distance_from_prior(self) -> Tensor:
+        """Return first scores (M,): the proposal nearest to the prior is selected, not any."""
+        acceleration, curvature = self.acceleration.detach(), self.curvature.detach()
+        return -(0.5 * acceleration.abs().amax(dim=1) + 20.0 * curvature.abs().amax(dim=1))
+
+    @staticmethod
+    def control_net(width: int) -> nn.Sequential:
+        """Return the net from queries to changes of controls; untrained, it changes nothing."""
+        last = nn.Linear(width, 2 * NUM_KNOTS)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        return nn.Sequential(nn.Linear(width, width), nn.GELU(approximate="tanh"), last)
+
+
+class ProposalHead(ProposalStart):
+    """M proposals, R rounds, one score each."""
+
+    def __init__(self, config: PlannerConfig) -> None:
+        super().__init__(config.proposals)
+        self.config = config
+        width, count = config.width, config.proposals
         self.queries = nn.Parameter(torch.randn(1, count, width) * 0.5)
         self.context = nn.Sequential(
             nn.Linear(width * (config.context_tokens + 1), 2 * width),
@@ -67,26 +97,11 @@ class ProposalHead(nn.Module):
         self.layer = DecoderLayer(width, config.heads)
         self.fusion = GatedFusion(width, config.heads) if config.latent_fusion else None
         self.control_norm = nn.LayerNorm(width)
-        last = nn.Linear(width, 2 * NUM_KNOTS)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.control = nn.Sequential(nn.Linear(width, width), nn.GELU(approximate="tanh"), last)
+        self.control = self.control_net(width)
         self.score = nn.Sequential(
             nn.Linear(2 * width, width), nn.GELU(approximate="tanh"), nn.Linear(width, 1)
         )
-        # At first the proposal nearest to the prior is selected, not an arbitrary one.
-        spread = 0.5 * acceleration.abs().amax(dim=1) + 20.0 * curvature.abs().amax(dim=1)
-        self.score_bias = nn.Parameter(-spread)
-        times = (torch.arange(NUM_KNOTS, dtype=torch.float32) + 0.5) * KNOT_INTERVAL_S
-        self.register_buffer("times", times, persistent=False)
-
-    def _first_controls(self, prior: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return increments (B, M, 8) m and raw curvatures (B, M, 8) 1/m around the prior's."""
-        steps, curvature = prior
-        gain = self.acceleration * self.times * KNOT_INTERVAL_S  # (M, 8) m
-        # Braking harder than to a stop would drive backwards; the prior itself is left as it is.
-        spread = torch.maximum(gain[None], -functional.relu(steps)[:, None])
-        return steps[:, None] + spread, curvature[:, None] + self.curvature[None]
+        self.score_bias = nn.Parameter(self.distance_from_prior())
 
     def _read_bev(self, bev: Tensor, poses: Tensor) -> Tensor:
         """Sample the reduced BEV (B, C, X, Y) along poses (B, M, 8, 3): (B, M, points * C)."""
@@ -135,7 +150,7 @@ class ProposalHead(nn.Module):
         queries = self.queries.expand(batch, -1, -1) + gist[:, None]
         reduced = self.reduce(bev).float()
         with full_precision(bev.device):
-            steps, raw_curvature = self._first_controls(prior)
+            steps, raw_curvature = self.first_controls(prior)
             poses = rollout(steps, bounded_curvature(raw_curvature))
         rounds = []
         read = queries

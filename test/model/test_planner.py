@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentvla_ros.contract import ContractError
-from latentvla_ros.model.config import PlannerConfig
+from latentvla_ros.model.config import HOSTS, PlannerConfig
 from latentvla_ros.model.image_encoder import ImageEncoder
 from latentvla_ros.model.planner import StudentPlanner
 
@@ -23,9 +23,14 @@ def _planner(config: PlannerConfig) -> StudentPlanner:
     return planner.eval()
 
 
+@pytest.fixture(params=HOSTS)
+def config(request: pytest.FixtureRequest, tiny: PlannerConfig) -> PlannerConfig:
+    return replace(tiny, host=request.param)
+
+
 @pytest.fixture
-def planner(tiny: PlannerConfig) -> StudentPlanner:
-    return _planner(tiny)
+def planner(config: PlannerConfig) -> StudentPlanner:
+    return _planner(config)
 
 
 def test_output_shapes(planner: StudentPlanner, inputs: tuple[Tensor, ...]) -> None:
@@ -37,10 +42,10 @@ def test_output_shapes(planner: StudentPlanner, inputs: tuple[Tensor, ...]) -> N
 
 
 def test_zero_gate_equals_plain_planner_bit_for_bit(
-    tiny: PlannerConfig, inputs: tuple[Tensor, ...]
+    config: PlannerConfig, inputs: tuple[Tensor, ...]
 ) -> None:
-    fused = _planner(tiny)
-    plain = StudentPlanner(replace(tiny, latent_fusion=False)).eval()
+    fused = _planner(config)
+    plain = StudentPlanner(replace(config, latent_fusion=False)).eval()
     shared = {name: value for name, value in fused.state_dict().items() if ".fusion." not in name}
     plain.load_state_dict(shared)
     for first, second in zip(fused(*inputs), plain(*inputs), strict=True):
@@ -95,10 +100,10 @@ def test_batch_rows_are_independent(planner: StudentPlanner, inputs: tuple[Tenso
 
 
 def test_untrained_planner_keeps_speed_and_turn_rate(
-    tiny: PlannerConfig, inputs: tuple[Tensor, ...]
+    config: PlannerConfig, inputs: tuple[Tensor, ...]
 ) -> None:
     torch.manual_seed(0)
-    planner = StudentPlanner(tiny).eval()
+    planner = StudentPlanner(config).eval()
     candidates, _, _ = planner(*inputs)
     nearest = candidates[0, 0]  # its acceleration and curvature offsets are zero
     torch.testing.assert_close(nearest[-1, 2], torch.tensor(0.05 * 4.0), atol=0.01, rtol=0)

@@ -16,7 +16,7 @@ from latentvla_training.closed_loop.commands import Drive
 from latentvla_training.data.commands import Bag
 from latentvla_training.distill.commands import Distill
 from latentvla_training.latent_action.commands import Codebook
-from latentvla_training.planner.commands import OracleCodes
+from latentvla_training.planner.commands import Describe, OracleCodes
 from latentvla_training.report.commands import Report, Status
 from latentvla_training.scoring.commands import BenchScoring, ScoreVectors
 from latentvla_training.teacher.commands import Teacher
@@ -199,6 +199,7 @@ Commands = (
     | Annotated[ReleaseBaselines, tyro.conf.subcommand("release-baselines")]
     | Annotated[ProbeLights, tyro.conf.subcommand("probe-lights")]
     | Annotated[OracleCodes, tyro.conf.subcommand("oracle-codes")]
+    | Annotated[Describe, tyro.conf.subcommand("describe")]
     | Codebook
     | Teacher
     | Distill

@@ -1,11 +1,13 @@
-"""``latentvla-train oracle-codes``; nothing heavy is imported before it runs."""
+"""``latentvla-train oracle-codes`` and ``describe``; nothing heavy is imported before it runs."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from latentvla_ros.contract import ContractError
 
 if TYPE_CHECKING:
     from latentvla_training.planner.hosts import Host
@@ -66,6 +68,44 @@ class OracleCodes:
         from latentvla_training.planner.hosts import bundle_host, run_host
 
         return run_host(_run_folder(self.host_run)) if self.host_run else bundle_host(self.bundle)
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Count a planner's parameters and operations, and how many times as many the teacher's are.
+
+    Both at the pinned shapes: three views of 256x512; three pictures of 252x504 and 60 tokens.
+    """
+
+    recipe: str = "base"
+    """Name of a shipped recipe, or a YAML file."""
+    host: Literal["ipad", "transfuser"] | None = None
+    """The recipe's own by default."""
+    json: tuple[Path, ...] | None = None
+    """Write the figures into this file; without a name, print them as JSON."""
+    dry_run: bool = False
+    """Also make one training step on random Scenes at full shape: on a GPU where there is one,
+    otherwise on the meta device."""
+
+    def __call__(self) -> int:
+        from latentvla_training.data.whole_file import write_whole
+        from latentvla_training.engine.recipe import load_recipe
+        from latentvla_training.planner.describe import as_json, describe
+        from latentvla_training.planner.dry_run import dry_run
+
+        files = self.json or ()
+        if len(files) > 1:
+            raise ContractError("--json", [str(file) for file in files], "at most one file")
+        recipe = load_recipe(self.recipe)
+        if self.host is not None:
+            recipe = replace(recipe, model=replace(recipe.model, host=self.host))
+        found = describe(recipe)
+        for file in files:
+            write_whole(file, as_json(found).encode())
+        print(as_json(found) if self.json == () else found.lines())
+        if self.dry_run:
+            print(dry_run(recipe).lines(), file=sys.stderr if self.json == () else sys.stdout)
+        return 0
 
 
 def _run_folder(name_or_path: str) -> Path:

@@ -75,6 +75,21 @@ def test_backends_agree_also_on_masks_and_batches(folder: Path) -> None:
         np.testing.assert_allclose(first, second, atol=1e-3)
 
 
+def test_the_other_host_and_a_reasoner_of_its_own_width_export_too(tmp_path: Path) -> None:
+    config = replace(
+        TINY, host="transfuser", reasoner_width=48, reasoner_heads=3, reasoner_hidden=40
+    )
+    write_random_bundle(tmp_path / "other", SLOTS, VIEWS, 64, 32, config).check()
+    bundle = load_bundle(tmp_path / "other")
+    assert PlannerConfig.from_dict(bundle.manifest.model) == config
+    backends = [create_backend(name, 1) for name in ("torch", "onnxruntime")]
+    for backend in backends:
+        backend.load(bundle)
+    feed = next(random_inputs(config, SLOTS, VIEWS, 1))
+    feed["view_mask"][0, 1:] = False
+    compare(*backends, [feed]).check()
+
+
 def test_weights_in_the_graph_are_half_precision(folder: Path) -> None:
     import onnx
 
