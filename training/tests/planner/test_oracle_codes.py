@@ -300,7 +300,7 @@ def test_what_cannot_be_done_on_features_is_refused(
 
 
 def test_shipped_recipes_are_valid() -> None:
-    assert load_record(OracleRecipe, "nano", "oracle_codes").run.steps == 400
+    assert load_record(OracleRecipe, "nano", "oracle_codes").run.steps == 1500
 
 
 def test_seeds_are_given_once(splits: Path, host: Host, recipe: OracleRecipe) -> None:
