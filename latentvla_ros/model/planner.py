@@ -166,7 +166,7 @@ class StudentPlanner(nn.Module):
         memory = torch.cat([encoded.memory, encoded.context.to(encoded.memory.dtype)], dim=1)
         rounds: list[Tensor]
         if isinstance(self.head, TrajectoryHead):
-            rounds, scores = self.head(memory, encoded.prior, latent_states)
+            rounds, scores = self.head(memory, encoded.ego, encoded.prior, latent_states)
         else:
             rounds, scores = self.head(
                 encoded.bev, memory, encoded.context, encoded.ego, encoded.prior, latent_states

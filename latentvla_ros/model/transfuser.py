@@ -211,12 +211,17 @@ class TrajectoryHead(ProposalStart):
         self.score_bias = nn.Parameter(self.distance_from_prior())
 
     def forward(
-        self, memory: Tensor, prior: tuple[Tensor, Tensor], latent_states: Tensor | None
+        self,
+        memory: Tensor,
+        ego: Tensor,
+        prior: tuple[Tensor, Tensor],
+        latent_states: Tensor | None,
     ) -> tuple[list[Tensor], Tensor]:
         """Plan from tokens.
 
         Args:
-            memory: (B, S, D) tokens, the BEV's first.
+            memory: (B, S, D) tokens, the BEV's first. ego: (B, D) what the queries know from the
+                start.
             prior: increments and raw curvatures (B, 8) of ``EgoPrior``.
             latent_states: (B, 12, D) of the reasoner, or None to leave the fusion out.
 
@@ -226,7 +231,7 @@ class TrajectoryHead(ProposalStart):
         if self.fusion is not None and latent_states is not None:
             fused = self.fusion(memory[:, : self.bev_tokens], latent_states)
             memory = torch.cat([fused, memory[:, self.bev_tokens :]], dim=1)
-        queries = self.queries.expand(memory.shape[0], -1, -1)
+        queries = self.queries + ego[:, None].to(memory.dtype)
         for layer in self.layers:
             queries = layer(queries, memory)
         with full_precision(memory.device):

@@ -87,7 +87,7 @@ class Description:
 def meta_planner(config: PlannerConfig) -> StudentPlanner:
     """Return a planner without any memory behind it."""
     with torch.device("meta"):
-        return StudentPlanner(config).eval()
+        return StudentPlanner(config).eval().requires_grad_(False)
 
 
 def count_planner(planner: StudentPlanner) -> Counted:
@@ -95,12 +95,15 @@ def count_planner(planner: StudentPlanner) -> Counted:
     inputs = [value.to("meta") for value in example_inputs(planner)]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         planner(*inputs)
-    name = type(planner).__name__
-    parts = {
-        module.removeprefix(f"{name}."): float(sum(counts.values()))
-        for module, counts in counter.get_flop_counts().items()
-        if module.startswith(f"{name}.") and module.count(".") == 1
-    }
+    counts = {name: sum(found.values()) for name, found in counter.get_flop_counts().items()}
+    parts = {}
+    for name, part in planner.named_children():
+        own = f"{type(planner).__name__}.{name}"
+        # A list of modules is never called itself.
+        called = (
+            [own] if own in counts else [f"{own}.{child}" for child, _ in part.named_children()]
+        )
+        parts[name] = float(sum(counts.get(module, 0) for module in called))
     return Counted(float(counter.get_total_flops()), parts)
 
 
