@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,22 +23,12 @@ class Make:
     """At most so many episodes; the split's own number by default."""
     rebuild: Literal["no", "other_code", "all"] = "no"
     """Which scenes to make again: none, those that other code made, or all."""
-    width: int = 256
-    """Of every view, pixels. Scenes of another size go below another data root (LATENTVLA_DATA)."""
-    height: int = 128
-    """Of every view, pixels."""
 
     def __call__(self) -> int:
-        from latentvla_training.data.make import SPLIT_SETTINGS, make_split
-        from latentvla_training.data.world_adapter import SceneSettings
+        from latentvla_training.data.make import make_split
 
-        settings = SPLIT_SETTINGS.get(self.split, SceneSettings())
         summary = make_split(
-            self.split,
-            workers=self.workers,
-            max_episodes=self.episodes,
-            rebuild=self.rebuild,
-            settings=replace(settings, image_width=self.width, image_height=self.height),
+            self.split, workers=self.workers, max_episodes=self.episodes, rebuild=self.rebuild
         )
         print(f"{summary.split}: {summary.scenes} scenes in {summary.shards} shards")
         if summary.recovery_left_out:
