@@ -141,8 +141,11 @@ def document(result: dict[str, Any], picture: str) -> str:
     sections = [
         "# Latent actions: what the codes mean, and what they do not",
         md.code(
-            "latentvla-train codebook train --recipe "
-            f"{runs[0]['recipe']} --seed {runs[0]['seed']} --controls",
+            *(
+                f"latentvla-train codebook train --recipe {figures['recipe']} --seed "
+                f"{figures['seed']}{' --controls' if 'one_stage' in figures['stages'] else ''}"
+                for figures in runs
+            ),
             f"latentvla-train codebook report --runs {names}",
         ),
         f"Recipe `{runs[0]['recipe']}`, seed {seeds}; mean ± standard deviation over seeds where "

@@ -68,7 +68,7 @@ class Description:
     def lines(self) -> str:
         """Return it in lines for people."""
         parts = sorted(self.system_flops_by_part.items(), key=lambda part: -part[1])
-        shares = ", ".join(f"{name} {flops / 1e9:,.2f}" for name, flops in parts)
+        shares = ", ".join(f"{name} {flops / 1e9:,.2f}" for name, flops in parts if flops > 5e6)
         return "\n".join(
             [
                 f"{self.recipe}, host {self.host}",

@@ -5,33 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from latentvla_training.report import markdown as md
-from latentvla_training.report.network_sums import UNKNOWN, Estimate
+from latentvla_training.report.contender_tables import (
+    ADE,
+    DECISION,
+    EPDMS,
+    EXPERT_TITLES,
+    GIVEN_TITLES,
+    PDMS,
+    Columns,
+    cells,
+    headers,
+)
 from latentvla_training.report.result_files import Kind, Results
 
 #: Rows of the table in their order, and what they are called there.
 TITLES = {
-    "host_as_given": "host, as it was given",
-    "host": "host, trained on",
-    "free_queries": "host + 12 free queries",
+    **GIVEN_TITLES,
     "shuffled_codes": "host + codes of other scenes",
     "oracle_codes": "host + the true codes (diagnostic)",
-    "expert": "expert",
+    **EXPERT_TITLES,
 }
-#: Figure: title, factor, digits.
-_FIGURES = {
-    "pdms": ("PDMS", 100.0, 1),
-    "epdms": ("EPDMS", 100.0, 1),
-    "ade": ("ADE, m", 1.0, 3),
-    "pdms_decision": ("PDMS, decision", 100.0, 1),
-    "pdms_known": ("PDMS, all codes known", 100.0, 1),
-}
-HEADERS = ("", *(title for title, _, _ in _FIGURES.values()))
+_KNOWN: Columns = {"pdms_known": ("PDMS, all codes known", 100.0, 1)}
+_FIGURES: Columns = {**PDMS, **EPDMS, **ADE, **DECISION, **_KNOWN}
+HEADERS = headers(_FIGURES)
 
 
 def score_rows(found: dict[str, Any]) -> list[list[str]]:
     """Return the rows of one split: means with 95 % intervals."""
     return [
-        [title, *(_cell(found["rows"].get(row, {}), name, md.figure) for name in _FIGURES)]
+        [title, *cells(found["rows"].get(row, {}), _FIGURES, md.figure)]
         for row, title in TITLES.items()
         if row in found["rows"]
     ]
@@ -42,17 +44,11 @@ def difference_rows(found: dict[str, Any]) -> list[list[str]]:
     return [
         [
             f"true codes minus {TITLES.get(other, other)}",
-            *(_cell(figures, name, md.difference) for name in _FIGURES),
+            *cells(figures, _FIGURES, md.difference),
         ]
         for key, figures in found["differences"].items()
         if (other := key.partition("-")[2])
     ]
-
-
-def _cell(figures: dict[str, Any], name: str, write: Any) -> str:
-    _, factor, digits = _FIGURES[name]
-    found = Estimate(*figures[name]) if name in figures else UNKNOWN
-    return str(write(found, digits, factor))
 
 
 def verdict_line(document: dict[str, Any]) -> str:
