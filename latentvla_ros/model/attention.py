@@ -84,8 +84,8 @@ class DecoderLayer(nn.Module):
 class GatedFusion(nn.Module):
     """Cross-attention into extra tokens behind a gate that starts at zero.
 
-    With the gate at zero the output equals the input bit for bit, so the fused planner starts as
-    the plain one (method.md 3.2 D).
+    With the gate at zero the output equals the input bit for bit: the plain planner (method.md
+    3.2 D).
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -93,6 +93,18 @@ class GatedFusion(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.gate = nn.Parameter(torch.zeros(()))
+
+    @torch.no_grad()
+    def open(self) -> None:
+        """Open the gate before an attention that says nothing yet: the output still is the input.
+
+        To be trained from. At a gate of zero nothing behind it learns, and in front of it noise
+        decides for hundreds of steps which way it opens; a silent output learns from the first step
+        (as the zero convolutions of ControlNet, arXiv 2302.05543).
+        """
+        self.gate.fill_(1.0)
+        nn.init.zeros_(self.attention.output.weight)
+        nn.init.zeros_(self.attention.output.bias)
 
     def forward(self, queries: Tensor, states: Tensor) -> Tensor:
         """Return queries (B, N, D) plus the gated reading of ``states`` (B, S, D)."""

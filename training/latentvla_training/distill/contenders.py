@@ -41,6 +41,7 @@ from latentvla_training.planner.augmentation import AugmentationSettings
 from latentvla_training.planner.contenders import (
     FREE,
     HOST,
+    NOT_A_PLANNER,
     PLAIN_SOURCES,
     CodedSplit,
     ContenderRun,
@@ -53,7 +54,6 @@ from latentvla_training.teacher.model import weights_identity
 
 TEACHER, STUDENT = "teacher", "student"
 CONTENDERS = (HOST, FREE, TEACHER, STUDENT)
-_NOT_A_RUN = "a contender of distill; distill export makes a bundle of a student"
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Contest:
         """Return what every record of a run begins with."""
         return {
             "contender": contender,
-            "diagnostic": _NOT_A_RUN,
+            "diagnostic": NOT_A_PLANNER,
             "host": self.host.identity,
             "scenes": scenes_identity(self.train.reader),
             "codebook": codebook,
@@ -204,9 +204,7 @@ def _module(
     heads = contest.recipe.heads
     quality = contest.quality
     loss = heads.loss if contest.may_train else replace(heads.loss, pdm=0.0)
-    return kind(
-        planner, source, loss, heads.new_factor, heads.gate_factor, quality, heads.proposals_only
-    )
+    return kind(planner, source, loss, heads.new_factor, quality, heads.proposals_only)
 
 
 def _run(

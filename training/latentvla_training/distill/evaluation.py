@@ -112,7 +112,7 @@ def train_all(
         FileNotFoundError: Scenes, codes, teacher or its cache are absent.
     """
     check_seeds(seeds)
-    splits = open_splits(host, recipe.heads.data, codes, (), progress)
+    splits = open_splits(host, recipe.heads, codes, (), progress)
     teaching = open_teaching(teacher, splits, cache) if teacher else None
     train = splits[recipe.heads.data.train_split].reader
     quality = plan_quality(recipe.heads, train, progress)
@@ -150,7 +150,7 @@ def evaluate(
     check_family(recipe, variants)
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
-    splits = open_splits(host, recipe.heads.data, codes, split_names, progress)
+    splits = open_splits(host, recipe.heads, codes, split_names, progress)
     teaching = open_teaching(teacher, splits, cache)
     given = PlannerOnFeatures(host.planner, NoStates(), LossSettings(auxiliary=0.0))
     plans: dict[str, dict[str, Plans]] = {}

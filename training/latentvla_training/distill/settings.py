@@ -55,8 +55,9 @@ class StudentSettings:
         cross_entropy: of the codes of what was driven. features: of the L1 distance from the
             teacher's pooled states.
         fusion: whether its states go into the plan.
-        end_to_end: whether, in the second phase, the planner's tokens also learn from the teacher
-            and the reasoner also from imitation. Without it the two only meet in the fusion.
+        end_to_end: whether, in the second phase, the reasoner also learns from imitation and the
+            planner's tokens, where they are not frozen, also from the teacher. Without it the two
+            only meet in the fusion.
         autoregressive: decode one code after the other: for comparison, no bundle is made of it.
         reasoner_width, reasoner_heads, reasoner_layers, reasoner_hidden: shape of the student's own
             reasoner (see ``PlannerConfig``); 0: as the host's.

@@ -1,7 +1,7 @@
 """The student: the planner's own reasoner, taught on cached features (method.md 3.2 E).
 
 Two phases: the reasoner alone on the tokens of the host as it is; then fusion and host on its
-states, while the same lessons go on (ours: the tokens that it reads move, and it is to keep pace).
+states. Where those tokens move, the lessons go on meanwhile (ours: it is to keep pace).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from latentvla_training.distill.losses import code_loss, divergence, feature_los
 from latentvla_training.distill.settings import PoolingSettings, StudentSettings
 from latentvla_training.planner.dataset import collate
 from latentvla_training.planner.head_training import (
-    FEATURES,
     MEMORY,
     FeatureDataset,
     FeatureSplit,
@@ -129,7 +128,7 @@ class ReasonerOnFeatures(PlannerOnFeatures):
     source: ReasonerStates
 
     def __init__(self, planner: StudentPlanner, source: ReasonerStates) -> None:
-        super().__init__(planner, source, LossSettings())
+        super().__init__(planner, source, LossSettings(), proposals_only=True)
         if not source.settings.taught:
             raise ContractError("student", "no weight above 0", "a student that is taught")
         planner.requires_grad_(False)
@@ -145,14 +144,16 @@ class ReasonerOnFeatures(PlannerOnFeatures):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the losses of a batch."""
-        with quick_attention(batch[FEATURES].device):
+        with quick_attention(self.planner.token_position.device):
             with torch.no_grad():
                 memory = self.encode(batch).memory
             return self.source.taught(*self.source.lessons(memory, batch), batch)
 
 
 class StudentOnFeatures(PlannerOnFeatures):
-    """Second phase: fusion and host learn on the student's states, and it goes on learning.
+    """Second phase: fusion and host learn on the student's states.
+
+    It goes on learning where the host's tokens do, or where imitation reaches it (``end_to_end``).
 
     Args: as ``PlannerOnFeatures``.
     """
@@ -161,7 +162,8 @@ class StudentOnFeatures(PlannerOnFeatures):
 
     def __init__(self, planner: StudentPlanner, source: ReasonerStates, *settings: Any) -> None:
         super().__init__(planner, source, *settings)
-        source.requires_grad_(True)
+        self.goes_on = source.settings.end_to_end or not self.proposals_only
+        source.requires_grad_(self.goes_on)
         if not source.settings.fusion and planner.head.fusion is not None:
             planner.head.fusion.requires_grad_(False)
         if source.settings.taught:  # it has learned already; only the fusion begins from nothing
@@ -173,12 +175,12 @@ class StudentOnFeatures(PlannerOnFeatures):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the losses of a batch."""
         source = self.source
-        with quick_attention(batch[FEATURES].device):
+        with quick_attention(self.planner.token_position.device):
             encoded = self.encode(batch)
             said = source.read(encoded.memory)
             rounds, scores = self.planner.decode(encoded, source.fused(said[0]))
             losses = self.imitate(rounds, scores, batch)
-            if not source.settings.taught:
+            if not (source.settings.taught and self.goes_on):
                 return losses
             if isinstance(source.reasoner, CausalReasoner):
                 said = source.lessons(encoded.memory, batch)

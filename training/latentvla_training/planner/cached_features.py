@@ -108,7 +108,7 @@ def ensure_features(
     _check_views(planner, reader)
     trunk = trunk_id(planner)
     folder = features_folder(trunk, split, root)
-    counts = [_info(path).scenes for path in reader.paths]
+    counts = [shard_info(path).scenes for path in reader.paths]
     starts = np.append(0, np.cumsum(counts))[:-1]
     shards = list(zip(reader.paths, starts.tolist(), counts, strict=True))
     absent = [shard for shard in shards if not _is_current(folder, shard[0], trunk)]
@@ -153,13 +153,18 @@ def _encode(
 def _check_views(planner: StudentPlanner, reader: ShardReader) -> None:
     wanted = planner.config.view_time_offsets_s
     count = reader.columns["view_mask"].shape[1]
-    views = _info(reader.paths[0]).recipe.get("views")
+    views = shard_info(reader.paths[0]).recipe.get("views")
     found = tuple(view["time_offset_s"] for view in views) if views else wanted[:count]
     if count != len(wanted) or found != wanted:
         raise ContractError("scene.views", f"{count} at {found} s", f"those at {wanted} s")
 
 
-def _info(path: Path) -> Any:
+def shard_info(path: Path) -> Any:
+    """Return what the footer of a shard says.
+
+    Raises:
+        ContractError: it has none.
+    """
     info = read_shard_info(path)
     if info is None:
         raise ContractError(f"shard {path}", "no readable footer", "a whole shard")
@@ -167,7 +172,7 @@ def _info(path: Path) -> Any:
 
 
 def _identity(shard: Path, trunk: str) -> dict[str, str]:
-    return {"trunk": trunk, "scenes_sha256": str(_info(shard).content_sha256)}
+    return {"trunk": trunk, "scenes_sha256": str(shard_info(shard).content_sha256)}
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:

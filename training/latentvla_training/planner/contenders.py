@@ -20,6 +20,7 @@ from latentvla_training.data.shards import ShardReader, load_split
 from latentvla_training.engine.recipe import DataSettings, LoopSettings, OptimizerSettings
 from latentvla_training.latent_action.codes import LatentCodes, load_codes, scenes_identity
 from latentvla_training.planner.augmentation import AugmentationSettings
+from latentvla_training.planner.cached_encodings import CachedEncodings, ensure_encodings
 from latentvla_training.planner.cached_features import CachedFeatures, ensure_features
 from latentvla_training.planner.head_training import FreeQueries, NoStates, Source
 from latentvla_training.planner.hosts import Host
@@ -29,6 +30,8 @@ from latentvla_training.planner.losses import LossSettings
 from latentvla_training.planner.plan_quality import PlanQuality
 
 HOST, FREE = "host", "free_queries"
+#: Why no planner is read from a contender's run.
+NOT_A_PLANNER = "a contender; distill export makes a bundle of a student"
 #: Contenders that know nothing more than the host: by the width of their states.
 PLAIN_SOURCES: dict[str, Callable[[int], Source]] = {
     HOST: lambda _: NoStates(),
@@ -42,14 +45,15 @@ class HeadSettings:
 
     Attributes:
         new_factor: of the learning rate of what begins from nothing, fusion and states.
-        gate_factor, proposals_only: see ``PlannerOnFeatures``.
+        proposals_only: see ``PlannerOnFeatures``. encodings: how many are cached of each training
+            Scene then, disturbed anew each time.
         data, augmentation, loss, optimizer, run: settings. Colours of cached features cannot
             change, and a host has no auxiliary heads: both must be 0.
     """
 
     new_factor: float = 10.0
-    gate_factor: float = 100.0
     proposals_only: bool = False
+    encodings: int = 3
     data: DataSettings = field(default_factory=DataSettings)
     augmentation: AugmentationSettings = field(
         default_factory=lambda: AugmentationSettings(photometric=0.0)
@@ -59,9 +63,10 @@ class HeadSettings:
     run: LoopSettings = field(default_factory=LoopSettings)
 
     def __post_init__(self) -> None:
-        for name, value in (("new_factor", self.new_factor), ("gate_factor", self.gate_factor)):
-            if value <= 0.0:
-                raise ContractError(name, value, "above 0")
+        if self.new_factor <= 0.0:
+            raise ContractError("new_factor", self.new_factor, "above 0")
+        if self.encodings < 1:
+            raise ContractError("encodings", self.encodings, "at least 1")
         for name, value, why in (
             ("augmentation.photometric", self.augmentation.photometric, "features are cached"),
             ("loss.auxiliary", self.loss.auxiliary, "a host has no auxiliary heads"),
@@ -105,10 +110,10 @@ class ContenderRun:
 
 @dataclass(frozen=True)
 class CodedSplit:
-    """Scenes of a split, the features of a host's trunk, and their codes."""
+    """Scenes of a split, features of a host's trunk or its encodings, and their codes."""
 
     reader: ShardReader
-    features: CachedFeatures
+    features: CachedFeatures | CachedEncodings
     codes: LatentCodes
 
     def __post_init__(self) -> None:
@@ -119,11 +124,14 @@ class CodedSplit:
 
 
 def open_splits(
-    host: Host, data: DataSettings, codes: str, names: Sequence[str], progress: bool = True
+    host: Host, settings: HeadSettings, codes: str, names: Sequence[str], progress: bool = True
 ) -> dict[str, CodedSplit]:
     """Open the splits to train and validate on and those to be scored, with features and codes.
 
+    Where the head alone learns, what the host encodes takes the place of features.
+
     Args:
+        settings: of the contenders.
         codes: folder with ``<split>.safetensors``, or ``kinematic`` for codes made of the future.
         names: of the splits to be scored.
 
@@ -131,6 +139,7 @@ def open_splits(
         FileNotFoundError: Scenes or codes are absent.
         ContractError: codes of other Scenes, or of several codebooks.
     """
+    data = settings.data
     train, val = data.train_split, data.val_split
     readers = {name: load_split(name) for name in dict.fromkeys((train, val, *names))}
     found = (
@@ -150,7 +159,13 @@ def open_splits(
                 environment=own.environment[:count],
                 ego=own.ego[:count],
             )
-        features = ensure_features(host.planner, reader, name, progress=progress)
+        features: CachedFeatures | CachedEncodings
+        features = trunk = ensure_features(host.planner, reader, name, progress=progress)
+        if settings.proposals_only:
+            disturbed = (settings.augmentation, settings.encodings) if name == train else (None, 1)
+            features = ensure_encodings(
+                host.planner, reader, trunk, name, *disturbed, progress=progress
+            )
         result[name] = CodedSplit(reader, features, own)
     return result
 

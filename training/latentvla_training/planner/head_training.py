@@ -1,4 +1,6 @@
-"""Heads trained on cached features of one frozen trunk, told more than images by latent states.
+"""Heads trained on what one frozen host knows of a Scene, told more than images by latent states.
+
+What is cached is the features of its trunk, or where the head alone learns all that it encodes.
 
 Contenders that share a trunk differ in their *source*: a module that maps what it may read to
 latent states (B, 12, D), which the planner's gated fusion puts into the proposals. All begin with
@@ -19,25 +21,30 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from latentvla_ros.contract import NUM_LATENT_ACTIONS, ContractError, Observation
+from latentvla_ros.contract import NUM_LATENT_ACTIONS, ContractError
 from latentvla_ros.model.planner import Encoded, StudentPlanner
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.engine.recipe import LoopSettings
-from latentvla_training.planner.augmentation import AugmentationSettings, augment
+from latentvla_training.planner.augmentation import AugmentationSettings
+from latentvla_training.planner.cached_encodings import (
+    FEATURES,
+    INPUTS,
+    CachedEncodings,
+    feature_item,
+    from_batch,
+)
 from latentvla_training.planner.cached_features import CachedFeatures
 from latentvla_training.planner.dataset import Item, RunSampler, collate, scenes_to_imitate
 from latentvla_training.planner.losses import LossSettings, imitation_loss, selected_ade
 from latentvla_training.planner.plan_quality import PlanQuality
 
-_INPUTS = tuple(name for name in Observation.INPUTS if name != "images")
-FEATURES = "image_features"
 #: What the planner itself knows of the Scene, (B, S, D): for a source that reads it.
 MEMORY = "memory"
 
 
 @dataclass(frozen=True)
 class FeatureSplit:
-    """Scenes of a split with the features of a trunk.
+    """Scenes of a split with the features of a trunk, or the encodings of a host.
 
     Attributes:
         reader: the Scenes. features: of the same Scenes.
@@ -45,7 +52,7 @@ class FeatureSplit:
     """
 
     reader: ShardReader
-    features: CachedFeatures
+    features: CachedFeatures | CachedEncodings
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,11 +65,12 @@ class FeatureSplit:
 
 
 class FeatureDataset(Dataset[Item]):
-    """Inputs with ``image_features`` (V, C, h, w) in place of images, the driven future, extras.
+    """Features with the network's other inputs, or encodings; the driven future; extras.
 
     Args:
         split: the Scenes.
-        augmentation: None for none. Colours cannot change any more; the rest can.
+        augmentation: None for none. Colours cannot change any more; the rest can. Encodings were
+            made with it: one of a Scene's is drawn.
         seed: of the augmentation.
     """
 
@@ -78,16 +86,17 @@ class FeatureDataset(Dataset[Item]):
     def __getitem__(self, address: int | tuple[int, int]) -> Item:
         """Return Scene ``index``, or (position in the run, index) for an augmented sample."""
         position, index = address if isinstance(address, tuple) else (0, int(address))
-        columns = self.split.reader.columns
-        item: Item = {name: columns[name][index].copy() for name in _INPUTS}
-        item["images"] = np.array(self.split.features[index])
-        if self.augmentation is not None:
-            augment(item, self.augmentation, np.random.default_rng((self.seed, position)))
-        item[FEATURES] = item.pop("images")
+        split, rng = self.split, np.random.default_rng((self.seed, position))
+        if isinstance(split.features, CachedEncodings):
+            draws = split.features.draws
+            item = split.features.read(index, int(rng.integers(draws)) if draws > 1 else 0)
+        else:
+            item = feature_item(split.reader, split.features, index, self.augmentation, rng)
+        columns = split.reader.columns
         item["future"] = columns["future_2hz"][index]
         item["future_mask"] = columns["future_mask"][index]
         item["index"] = np.int64(index)
-        for name, array in self.split.extras.items():
+        for name, array in split.extras.items():
             item[name] = array[index]
         return item
 
@@ -96,8 +105,8 @@ class Source(nn.Module):
     """Where the latent states of a contender come from.
 
     Attributes:
-        reads: entries of a batch, beside the network's inputs, that it is given, and ``MEMORY``.
-            Nothing else reaches it: not the driven future, not what other sources read.
+        reads: entries of a batch that it is given, and ``MEMORY``. Nothing else reaches it: not the
+            driven future, not what other sources read.
     """
 
     reads: tuple[str, ...] = ()
@@ -118,13 +127,15 @@ class NoStates(Source):
 class FreeQueries(Source):
     """Learned states that know nothing of the Scene: the capacity of a fusion without its news."""
 
+    reads = (MEMORY,)  # how many Scenes there are
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.states = nn.Parameter(torch.randn(NUM_LATENT_ACTIONS, width) * 0.5)
 
     def forward(self, known: dict[str, Tensor]) -> Tensor | None:
         """Return states (B, 12, D), the same for all."""
-        return self.states.expand(len(known["command"]), -1, -1)
+        return self.states.expand(len(known[MEMORY]), -1, -1)
 
 
 class CodeStates(Source):
@@ -164,17 +175,17 @@ class CodeStates(Source):
 class PlannerOnFeatures(nn.Module):
     """A planner whose trunk is frozen and not run; maps a batch to weighted losses.
 
+    Where there are states, the fusion begins open but silent (``GatedFusion.open``).
+
     Args:
         planner: the host, with its weights; the trunk, the ego prior and the reasoner are frozen.
         source: of its latent states.
         loss: of imitation.
         new_factor: the fusion and the source begin from nothing and learn so much faster.
-        gate_factor: the same of the gate. One scalar at the rate of matrices stays near its zero
-            for hundreds of steps, and what is behind it learns nothing that lasts meanwhile.
         quality: tells the PDM scores of proposals of the training split where ``loss.pdm`` asks
             for them.
         proposals_only: what encodes the scene is frozen too and the proposal head alone learns,
-            which costs less.
+            which costs less, and a third where batches hold encodings.
 
     Raises:
         ContractError: the planner has no fusion for the states; ``loss.pdm`` without ``quality``.
@@ -186,7 +197,6 @@ class PlannerOnFeatures(nn.Module):
         source: Source,
         loss: LossSettings,
         new_factor: float = 1.0,
-        gate_factor: float = 1.0,
         quality: PlanQuality | None = None,
         proposals_only: bool = False,
     ) -> None:
@@ -194,7 +204,6 @@ class PlannerOnFeatures(nn.Module):
         if loss.pdm > 0 and quality is None:
             raise ContractError("loss.pdm", loss.pdm, "0 without labels to score plans by")
         self.planner, self.source, self.loss, self.quality = planner, source, loss, quality
-        self._known = (FEATURES, *_INPUTS, *source.reads)
         fusion, plain = planner.head.fusion, isinstance(source, NoStates)
         if fusion is None and not plain:
             raise ContractError("model.latent_fusion", False, "True, for states to be fused")
@@ -205,8 +214,9 @@ class PlannerOnFeatures(nn.Module):
             frozen.requires_grad_(False)
         if fusion is not None:
             fusion.requires_grad_(not plain)
+            if not plain:
+                fusion.open()
         self.learning_rate_factors = {
-            "planner.head.fusion.gate": gate_factor,
             "planner.head.fusion.": new_factor,
             "source.": new_factor,
         }
@@ -220,19 +230,27 @@ class PlannerOnFeatures(nn.Module):
         return self
 
     def encode(self, batch: dict[str, Tensor]) -> Encoded:
-        """Return what the planner knows of a batch."""
+        """Return what the planner knows of a batch, of features or of encodings.
+
+        Raises:
+            ContractError: encodings, and the encoder learns.
+        """
+        if FEATURES not in batch:
+            if self.training and not self.proposals_only:
+                raise ContractError("batch", "encodings", "features, for the encoder learns")
+            return from_batch(batch)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.proposals_only):
-            inputs = [batch[name] for name in _INPUTS]
+            inputs = [batch[name] for name in INPUTS]
             return self.planner.encode(batch[FEATURES].float(), *inputs)
 
     def states(self, batch: dict[str, Tensor], encoded: Encoded) -> Tensor | None:
         """Return the states of the source, which is given nothing but what it reads."""
         offered = {**batch, MEMORY: encoded.memory}
-        return self.source({name: offered[name] for name in self._known})
+        return self.source({name: offered[name] for name in self.source.reads})
 
     def decode(self, batch: dict[str, Tensor]) -> tuple[list[Tensor], Tensor]:
         """Return candidates (B, M, 8, 3) of every round and scores (B, M) of the last."""
-        with quick_attention(batch[FEATURES].device):
+        with quick_attention(self.planner.token_position.device):
             encoded = self.encode(batch)
             return self.planner.decode(encoded, self.states(batch, encoded))
 

@@ -11,7 +11,7 @@ contender, and no bundle is ever made of its run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from latentvla_training.latent_action.codes import LatentCodes, scenes_identity
 from latentvla_training.planner.contenders import (
     FREE,
     HOST,
+    NOT_A_PLANNER,
     PLAIN_SOURCES,
     CodedSplit,
     ContenderRun,
@@ -55,12 +56,10 @@ class OracleRecipe(HeadSettings):
 
     name: str = field(kw_only=True)
 
-
-@dataclass(frozen=True)
-class ContenderRecipe(ContenderRun):
-    """What decides the run of one contender of the gate."""
-
-    settings: OracleRecipe
+    @property
+    def heads(self) -> HeadSettings:
+        """Return the settings without the name: who trains by the same shares its runs."""
+        return HeadSettings(**{f.name: getattr(self, f.name) for f in fields(HeadSettings)})
 
 
 def _source(contender: str, width: int, codes: LatentCodes) -> Source:
@@ -131,18 +130,17 @@ def train_contender(
         source,
         recipe.loss,
         recipe.new_factor,
-        recipe.gate_factor,
         quality,
         recipe.proposals_only,
     )
     codebook = train.codes.codebook_id if isinstance(source, CodeStates) else ""
-    record = ContenderRecipe(
+    record = ContenderRun(
         contender=contender,
-        diagnostic="a contender of the oracle-codes gate",
+        diagnostic=NOT_A_PLANNER,
         host=host.identity,
         scenes=scenes_identity(train.reader),
         codebook=codebook,
-        settings=recipe,
+        settings=recipe.heads,
     )
     task = HeadTask(module, record, told(train, contender, seed), told(val, contender, seed))
     name = f"{contender}-{codebook}" if codebook else contender

@@ -71,7 +71,7 @@ def run_gate(
         raise ContractError("seeds", list(seeds), "one or more, all different")
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
-    splits = open_splits(host, recipe.data, codes, split_names, progress)
+    splits = open_splits(host, recipe, codes, split_names, progress)
     scored = {name: splits[name] for name in split_names}
     given = PlannerOnFeatures(host.planner, NoStates(), LossSettings())
     plans = {

@@ -37,7 +37,7 @@ Splits = dict[str, CodedSplit]
 
 @pytest.fixture
 def splits(host: Host, recipe: DistillRecipe, place: Place) -> Splits:
-    return open_splits(host, recipe.heads.data, str(place.codes), ("test",), progress=False)
+    return open_splits(host, recipe.heads, str(place.codes), ("test",), progress=False)
 
 
 @pytest.fixture

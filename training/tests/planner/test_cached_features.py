@@ -166,7 +166,7 @@ def test_features_of_other_scenes_are_refused_and_made_again(
 
 
 def contents(path: Path) -> str:
-    return str(cached_features._info(path).content_sha256)
+    return str(cached_features.shard_info(path).content_sha256)
 
 
 def test_scenes_with_other_views_are_refused(
