@@ -1,7 +1,7 @@
 """Settings of a comparison with a teacher: pooling, student, contenders; one YAML file a recipe.
 
-A recipe may go on from another (``base``), of which it changes a few values: an ablation. It shares
-the runs of all contenders but the student with it.
+A recipe may go on from another (``base``), of which it changes a few values: an ablation. Where it
+changes the student alone, it shares the runs of all other contenders with it.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class DistillRecipe:
     """Everything that decides a comparison.
 
     Attributes:
-        name: of the recipe. base: name of the recipe that it goes on from, or "".
+        name: of the recipe. base: name of the recipe that it shares all but the student with, or "".
         heads: how all contenders are trained. pooling: of the teacher's states.
         reasoner: the student's first phase. student: what it learns.
     """
@@ -137,6 +137,9 @@ class DistillRecipe:
     def __post_init__(self) -> None:
         if not self.name or set(self.name) & set("-:/"):
             raise ContractError("name", self.name, "a name of folders and rows, without - : /")
+        if self.heads.proposals_only and not self.student.fusion:
+            wanted = "heads.proposals_only: false, or nothing of the student reaches the plan"
+            raise ContractError("student.fusion", False, wanted)
 
     @property
     def family(self) -> str:
@@ -156,7 +159,8 @@ def load_distill_recipe(name_or_path: str) -> DistillRecipe:
         lower, _ = read_recipe(str(base), RECIPES)
         if lower.get("base"):
             raise ContractError(f"{where}.base", base, "a recipe without a base")
-        values = _over(lower, values)
+        own = {"heads", "pooling"} & set(values)
+        values = _over(lower, {**values, "base": ""} if own else values)
     return build(DistillRecipe, values, where)
 
 

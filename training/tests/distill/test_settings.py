@@ -31,11 +31,13 @@ def test_shipped_recipes_differ_from_their_base_in_the_student_alone() -> None:
     for path in SHIPPED:
         found = load_distill_recipe(path.stem)
         assert found.name == path.stem
-        if found.base:
+        if found.name == "nano_no_fusion":
+            assert found.family == found.name and not found.heads.proposals_only
+        elif found.base:
             assert found.family == "nano"
             assert replace(found, name=nano.name, base="", student=nano.student) == nano
             students.add(found.student)
-    assert nano.student not in students and len(students) == len(SHIPPED) - 2
+    assert nano.student not in students and len(students) == len(SHIPPED) - 3
 
 
 def test_nano_has_a_tenth_of_the_papers_student() -> None:
@@ -59,11 +61,19 @@ def test_what_makes_no_sense_is_refused(values: dict[str, float], said: str) -> 
         StudentSettings(**values)  # type: ignore[arg-type]
 
 
+def test_a_student_that_cannot_reach_the_plan_is_refused() -> None:
+    nano = load_distill_recipe("nano")
+    apart = replace(nano.student, fusion=False, end_to_end=True)
+    with pytest.raises(ContractError, match=r"student\.fusion.*proposals_only: false"):
+        replace(nano, student=apart)
+
+
 def test_a_recipe_of_its_own_may_go_on_from_one_that_ships(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nbase: smoke\nheads: {run: {passes: 6}}\n")
     found, smoke = load_distill_recipe(str(path)), load_distill_recipe("smoke")
     assert found.heads.run.passes == 6 and found.heads.data == smoke.heads.data
+    assert found.family == "mine"  # other heads: it shares no runs
     assert of_seed(found, 3).heads.run.seed == of_seed(found, 3).reasoner.run.seed == 3
     path.write_text("name: mine\nbase: nano_no_kl\n")
     with pytest.raises(ContractError, match="a recipe without a base"):
