@@ -60,7 +60,7 @@ class OracleCodes:
             return launch(sys.argv[1:], 1)
         from latentvla_training.planner.oracle_evaluation import run_gate
 
-        folder = _run_folder(self.run or f"distill/{recipe.name}")
+        folder = _run_folder(self.run) if self.run else _RUNS / "distill" / recipe.name
         result = run_gate(host, recipe, self.codes, folder, self.seeds, self.splits, self.json)
         print_gate(result)
         return 0 if result["verdict"]["passed"] else 1
