@@ -16,6 +16,7 @@ from latentvla_training.closed_loop.commands import Drive
 from latentvla_training.data.commands import Bag
 from latentvla_training.distill.commands import Distill
 from latentvla_training.latent_action.commands import Codebook
+from latentvla_training.pipeline.commands import All
 from latentvla_training.planner.commands import Describe, OracleCodes
 from latentvla_training.report.commands import Report, Status
 from latentvla_training.scoring.commands import BenchScoring, ScoreVectors
@@ -193,7 +194,8 @@ class ProbeLights:
 
 
 Commands = (
-    Annotated[Train, tyro.conf.subcommand("train")]
+    Annotated[All, tyro.conf.subcommand("all")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[ReleaseBaselines, tyro.conf.subcommand("release-baselines")]

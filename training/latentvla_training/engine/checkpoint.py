@@ -51,10 +51,22 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         ContractError: the file is damaged.
     """
     path = folder / CHECKPOINT
-    if not path.is_file():
-        return None
+    return _read(path) if path.is_file() else None
+
+
+def checkpoint_step(folder: Path) -> int:
+    """Return the step of the checkpoint in ``folder``, 0 when there is none; no weight is read.
+
+    Raises:
+        ContractError: the file is damaged.
+    """
+    path = folder / CHECKPOINT
+    return int(_read(path, mmap=True)["step"]) if path.is_file() else 0
+
+
+def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         found = str(error).partition("\n")[0]
         raise ContractError(

@@ -10,18 +10,20 @@ import os
 import subprocess
 import sys
 
-_ALLOCATOR = {
+#: What the environment of a process that trains on a CPU must hold when it starts.
+ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 
-_LAUNCHED = "LATENTVLA_LAUNCHED"
+#: Set in the environment of a process that need not start another.
+LAUNCHED = "LATENTVLA_LAUNCHED"
 
 
 def needs_launch(processes: int) -> bool:
     """Return whether this process must start others instead of training itself."""
-    if _LAUNCHED in os.environ or "WORLD_SIZE" in os.environ:
+    if LAUNCHED in os.environ or "WORLD_SIZE" in os.environ:
         return False
     import torch
 
@@ -30,7 +32,7 @@ def needs_launch(processes: int) -> bool:
 
 def launch(arguments: list[str], processes: int) -> int:
     """Run ``latentvla-train`` with ``arguments`` in some processes; returns the exit status."""
-    environment = {**_ALLOCATOR, **os.environ, _LAUNCHED: "1"}
+    environment = {**ALLOCATOR, **os.environ, LAUNCHED: "1"}
     command = [sys.executable, "-m"]
     if processes > 1:
         # Sleeping threads and one each: spinning costs more than it gains on shared cores.

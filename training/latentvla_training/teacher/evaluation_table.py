@@ -87,7 +87,11 @@ def token_table(results: Mapping[str, SeedResult], split: str) -> str:
 
 def passed(results: Mapping[str, SeedResult]) -> bool:
     """Return whether the teachers beat nets and counts by ``MARGIN`` beyond the interval."""
-    sums = pooled([result.sums for result in results.values()])
+    return beats_all(pooled([result.sums for result in results.values()]))
+
+
+def beats_all(sums: NetworkSums) -> bool:
+    """Return whether the pooled sums of teachers say so."""
     return all(sums.difference(row, TEACHER, "nll").low >= MARGIN for row in TO_BEAT)
 
 

@@ -1,0 +1,87 @@
+"""Where a whole run puts what it makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentvla_training.pipeline.settings import WholeRecipe
+from latentvla_training.world.networks import data_root
+
+_CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders of a whole run; all are absolute, so that commands take them for paths.
+
+    Attributes:
+        data: root of Scenes, codes and caches. runs: of training runs.
+        out: of bundles, the codebook, reports and logs; nothing that ships is replaced.
+    """
+
+    data: Path
+    runs: Path
+    out: Path
+
+    @property
+    def planners(self) -> Path:
+        """Of the runs of the host."""
+        return self.runs
+
+    @property
+    def codebook(self) -> Path:
+        """Of the released codebook."""
+        return self.out / "codebook"
+
+    @property
+    def results(self) -> Path:
+        """Of the result files that the report is made of."""
+        return self.out / "results"
+
+    @property
+    def evidence(self) -> Path:
+        """Of the figures that have a document of their own."""
+        return self.out / "evidence"
+
+    def codebook_run(self, recipe: str, seed: int) -> Path:
+        """Return the folder of a codebook's run."""
+        return self.runs / "codebook" / f"{recipe}-s{seed}"
+
+    def vision_run(self, recipe: str) -> Path:
+        """Return the folder of the run of a teacher's vision stage."""
+        return self.runs / "teacher" / f"{recipe}-vision"
+
+    def teacher_run(self, recipe: str, seed: int) -> Path:
+        """Return the folder of a teacher's run."""
+        return self.runs / "teacher" / f"{recipe}-s{seed}"
+
+    def contest(self, family: str) -> Path:
+        """Return the folder of the runs of a comparison."""
+        return self.runs / "distill" / family
+
+    def bundle(self, name: str) -> Path:
+        """Return the folder of a bundle."""
+        return self.out / "bundles" / name
+
+    def codes(self, codebook_id: str) -> Path:
+        """Return the folder of the codes of a codebook."""
+        return self.data / "codes" / codebook_id
+
+    def log(self, stage: str) -> Path:
+        """Return the file that a stage's commands write what they print into."""
+        return self.out / "log" / f"{stage}.log"
+
+
+def find_layout(recipe: WholeRecipe, root: Path | None) -> Layout:
+    """Return the folders of a whole run.
+
+    Args:
+        root: everything goes below it. None: below a folder of its own where the recipe stands
+            apart, otherwise Scenes and runs are those of the checkout (or of ``$LATENTVLA_DATA``).
+    """
+    out = _CHECKOUT / "out" / "all" / recipe.name
+    if root is None and not recipe.apart:
+        return Layout(data_root().resolve(), _CHECKOUT / "runs", out)
+    root = (out if root is None else root).resolve()
+    return Layout(root / "data", root / "runs", root)

@@ -1,0 +1,273 @@
+"""Goes through the stages of a whole run: what is finished is left, what is not is done."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from latentvla_ros.contract import ContractError
+from latentvla_training.pipeline.command_process import run_command
+from latentvla_training.pipeline.settings import STAGES, StageName
+from latentvla_training.pipeline.stages import Gate, Plan, Step
+
+#: So much of the end of a log is shown when a command fails, bytes.
+_TAIL = 3000
+#: An estimate is corrected by how long commands took once they took this much, seconds.
+_TELLING_S = 60.0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A step and whether it is done already."""
+
+    stage: StageName
+    step: Step
+    done: bool
+
+
+def chosen_stages(first: str, last: str) -> tuple[StageName, ...]:
+    """Return the stages from one to another, both included; "" for the first or last of all.
+
+    Raises:
+        ContractError: there is no such stage, or the last comes before the first.
+    """
+    for option, name in (("--from", first), ("--until", last)):
+        if name and name not in STAGES:
+            raise ContractError(option, name, f"one of {list(STAGES)}")
+    start = STAGES.index(first) if first else 0  # type: ignore[arg-type]
+    end = STAGES.index(last) if last else len(STAGES) - 1  # type: ignore[arg-type]
+    if end < start:
+        raise ContractError("--until", last, f"{first} or a later stage")
+    return STAGES[start : end + 1]
+
+
+def listed(plan: Plan, stages: Sequence[StageName]) -> list[Listed]:
+    """Return the steps of stages, each with whether it is done.
+
+    Raises:
+        ContractError: a folder holds a run of another recipe.
+    """
+    return [Listed(stage, step, is_done(step)) for stage in stages for step in plan.steps(stage)]
+
+
+def is_done(step: Step) -> bool:
+    """Return whether there is nothing left to do; not where what it is made from is absent."""
+    try:
+        return step.done()
+    except FileNotFoundError:
+        return False
+
+
+def print_plan(plan: Plan, steps: Sequence[Listed], console: Console) -> None:
+    """Print steps, what is done of them, and how long the others will take."""
+    table = Table("stage", "command: latentvla-train ...", "done", "time", title_justify="left")
+    shown: StageName | None = None
+    for entry in steps:
+        name = "" if entry.stage == shown else entry.stage
+        shown = entry.stage
+        state = "yes" if entry.done else "no"
+        if entry.done and entry.step.gate is not None and not entry.step.gate.holds():
+            state = "yes, gate missed"
+        table.add_row(name, " ".join(entry.step.arguments), state, duration(entry.step.estimate_s))
+    console.print(table)
+    left = sum(entry.step.estimate_s for entry in steps if not entry.done)
+    minutes = sum(entry.step.minutes for entry in steps if not entry.done)
+    console.print(
+        f"To do: about {duration(left)} on this machine, {minutes:.0f} minutes of one CPU core; "
+        f"{cores()} cores are here, {plan.processes} of them share what can be shared."
+    )
+
+
+def run_stages(plan: Plan, stages: Sequence[StageName], past_gates: bool, console: Console) -> int:
+    """Run what is not done of some stages; returns the exit status.
+
+    Args:
+        past_gates: go on where a gate is missed.
+
+    Returns:
+        0: all is done. 1: a command failed, or a gate is missed and ends the run.
+
+    Raises:
+        ContractError: another whole run is under way in the same place.
+    """
+    left = [entry for entry in listed(plan, stages) if not entry.done]
+    missed: list[Gate] = []
+    with _alone(plan.layout.out), _Clock(console, [entry.step for entry in left]) as clock:
+        for number, stage in enumerate(stages, start=1):
+            steps = plan.steps(stage)
+            for place, step in enumerate(steps, start=1):
+                title = f"[{number}/{len(stages)}] {stage}"
+                if len(steps) > 1:
+                    title += f" {place}/{len(steps)}"
+                if is_done(step):
+                    console.print(f"{title}: is there", highlight=False)
+                elif not _run(plan, stage, step, title, clock, console):
+                    return 1
+                if step.gate is not None and not step.gate.holds():
+                    missed.append(step.gate)
+                    console.print(f"GATE MISSED: {step.gate.asks} No: {step.gate.result}")
+                    if not past_gates:
+                        console.print(
+                            "What comes after builds on it, so this is the end; the same command "
+                            "with --past-gates goes on."
+                        )
+                        return 1
+    for gate in missed:
+        console.print(f"Went past a missed gate: {gate.asks} No: {gate.result}")
+    return 0
+
+
+def _run(
+    plan: Plan, stage: StageName, step: Step, title: str, clock: _Clock, console: Console
+) -> bool:
+    """Run a step; returns whether it did what it is for."""
+    log = plan.layout.log(stage)
+    clock.begin(step, title, log)
+    environment = {"LATENTVLA_DATA": str(plan.layout.data)}
+    status = run_command(step.arguments, step.processes, log, environment, clock.beat)
+    took = clock.end(step)
+    if is_done(step):
+        note = "" if status == 0 or step.gate is not None else f", with notes in {log}"
+        console.print(f"{title}: done in {duration(took)}{note}", highlight=False)
+        return True
+    console.print(f"{title}: FAILED with status {status} after {duration(took)}", highlight=False)
+    console.print(_tail(log), markup=False, highlight=False)
+    console.print(f"The whole of it: {log}. The same command goes on from here.")
+    return False
+
+
+class _Clock:
+    """The time that is left, shown while commands run."""
+
+    def __init__(self, console: Console, steps: Sequence[Step]) -> None:
+        self.console = console
+        self.left_s = sum(step.estimate_s for step in steps)
+        self.total_s = max(self.left_s, 1.0)
+        self.expected_s = self.spent_s = 0.0  # of commands that have ended
+        self.began, self.step, self.log = 0.0, None, Path()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            TextColumn("{task.fields[left]} left"),
+            TextColumn("[dim]{task.fields[line]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> _Clock:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    @property
+    def pace(self) -> float:
+        """Seconds that commands took for each that was expected."""
+        telling = self.expected_s > 0.0 and self.spent_s > _TELLING_S
+        return self.spent_s / self.expected_s if telling else 1.0
+
+    def remaining_s(self) -> float:
+        """Return the seconds that are left, the command at hand included."""
+        if self.step is None:
+            return self.pace * self.left_s
+        own = self.pace * self.step.estimate_s
+        here = max(0.0, own - (time.monotonic() - self.began))
+        return here + self.pace * max(0.0, self.left_s - self.step.estimate_s)
+
+    def begin(self, step: Step, title: str, log: Path) -> None:
+        """Start the clock of a command."""
+        self.began, self.step, self.log = time.monotonic(), step, log
+        about, all_of_it = duration(self.pace * step.estimate_s), duration(self.remaining_s())
+        self.console.print(
+            f"{title}: about {about}, all that is left about {all_of_it}\n"
+            f"  latentvla-train {' '.join(step.arguments)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        self.task = self.progress.add_task(title, total=self.total_s, left="", line="")
+        self.beat()
+
+    def beat(self) -> None:
+        """Show how far the command is."""
+        if self.task is not None and self.console.is_terminal:
+            self.progress.update(
+                self.task,
+                completed=self.total_s - min(self.total_s, self.remaining_s()),
+                left=duration(self.remaining_s()),
+                line=last_line(self.log),
+            )
+
+    def end(self, step: Step) -> float:
+        """Stop the clock of a command; returns the seconds it took."""
+        took = time.monotonic() - self.began
+        self.left_s = max(0.0, self.left_s - step.estimate_s)
+        self.expected_s += step.estimate_s
+        self.spent_s += took
+        self.step = None
+        if self.task is not None:
+            self.progress.remove_task(self.task)
+            self.task = None
+        return took
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder against other whole runs; the lock ends with the process that holds it.
+
+    Raises:
+        ContractError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            found = f"a run under way, process {file.read().strip() or 'unknown'}"
+            raise ContractError(str(folder), found, "one at a time") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def cores() -> int:
+    """Return the CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time for people."""
+    if seconds < 90.0:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60.0)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def last_line(log: Path, most: int = 60) -> str:
+    """Return the last line of a log; what a progress bar has overwritten does not count."""
+    lines = [line.strip() for line in _tail(log).replace("\r", "\n").splitlines()]
+    return next((line[:most] for line in reversed(lines) if line), "")
+
+
+def _tail(log: Path) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,397 @@
+"""The stages of a whole run: which commands each gives, and by what it is known to be finished.
+
+A stage is the commands that a user would type; all work, and going on with it, is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from latentvla_training.engine.checkpoint import CHECKPOINT
+from latentvla_training.pipeline import artefacts
+from latentvla_training.pipeline.layout import Layout
+from latentvla_training.pipeline.settings import SPLITS, StageName, WholeRecipe
+from latentvla_training.report.places import json_object
+
+#: Stands in a command for the identity of what is not made yet.
+UNKNOWN = "<not made yet>"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A verdict that what follows hangs on.
+
+    Attributes:
+        asks: what is asked. result: file that holds the answer. passed: reads it.
+    """
+
+    asks: str
+    result: Path
+    passed: Callable[[Mapping[str, Any]], bool]
+
+    def holds(self) -> bool:
+        """Return whether the gate is passed; its result is there."""
+        return self.passed(json_object(self.result))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a stage.
+
+    Attributes:
+        arguments: of ``latentvla-train``. done: whether there is nothing left to do for it.
+        minutes: of one CPU core, as measured. processes: that share them.
+        gate: that it answers; its exit status then says nothing else.
+    """
+
+    arguments: tuple[str, ...]
+    done: Callable[[], bool]
+    minutes: float
+    processes: int = 1
+    gate: Gate | None = None
+
+    @property
+    def estimate_s(self) -> float:
+        """Seconds that it is expected to take."""
+        return 60.0 * self.minutes / self.processes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run.
+
+    Attributes:
+        recipe, layout: what is made, and where.
+        processes: of the commands that share their work among several.
+        bundle: a host to go on from instead of training one; "" for none.
+    """
+
+    recipe: WholeRecipe
+    layout: Layout
+    processes: int = 1
+    bundle: str = ""
+
+    def steps(self, stage: StageName) -> list[Step]:
+        """Return the commands of a stage, as far as what is before it is known."""
+        return _STAGES[stage](self)
+
+    @property
+    def host_run(self) -> Path:
+        """Folder of the run that the host is made of."""
+        planner = self.recipe.planner
+        name = f"{planner.recipe}_s{planner.seed}" if planner.fine else planner.recipe
+        return self.layout.planners / name
+
+    @property
+    def host(self) -> str:
+        """Name or folder of the bundle that codes and teachers are put into."""
+        return self.bundle or str(self.layout.bundle(f"{self.recipe.name}_host"))
+
+    @property
+    def codebook_id(self) -> str:
+        """Identity of the released codebook."""
+        manifest = json_object(self.layout.codebook / artefacts.MANIFEST)
+        return str(manifest.get("codebook_id", UNKNOWN))
+
+    @property
+    def codes(self) -> str:
+        """Folder of the codes that all that follows learns from."""
+        return str(self.layout.codes(self.codebook_id))
+
+    @property
+    def codebook_runs(self) -> list[Path]:
+        """Folders of the codebook's runs."""
+        stage = self.recipe.codebook
+        return [self.layout.codebook_run(stage.recipe, seed) for seed in stage.seeds]
+
+    @property
+    def teacher_runs(self) -> list[Path]:
+        """Folders of the teachers' runs."""
+        stage = self.recipe.teacher
+        return [self.layout.teacher_run(stage.recipe, seed) for seed in stage.seeds]
+
+    def teacher_id(self) -> str:
+        """Return the identity of the teacher that is cached and distilled."""
+        from latentvla_training.teacher.cache import teacher_id
+        from latentvla_training.teacher.training import load_teacher_run
+
+        folder = self.teacher_runs[0]
+        if not (folder / CHECKPOINT).is_file():
+            return UNKNOWN
+        run = load_teacher_run(folder)
+        return teacher_id(run.recipe, run.teacher)
+
+    def host_id(self) -> str:
+        """Return the identity of the host's weights."""
+        from latentvla_training.planner.hosts import bundle_host
+
+        if not self.bundle and not (Path(self.host) / artefacts.MANIFEST).is_file():
+            return UNKNOWN
+        return bundle_host(self.host).identity
+
+    @property
+    def contest(self) -> Path:
+        """Folder of the contenders' runs."""
+        from latentvla_training.distill.settings import load_distill_recipe
+
+        return self.layout.contest(load_distill_recipe(self.recipe.distill.recipe).family)
+
+    def student_run(self, seed: int, teacher: str) -> Path:
+        """Return the folder of the second phase of a student."""
+        from latentvla_training.distill.settings import load_distill_recipe
+
+        name = load_distill_recipe(self.recipe.distill.recipe).name
+        return self.contest / f"seed{seed}" / f"student-{name}-{teacher}"
+
+    @property
+    def final(self) -> Path:
+        """Folder of the bundle that all of this is for."""
+        return self.layout.bundle(self.recipe.name)
+
+
+def _world(plan: Plan) -> list[Step]:
+    from latentvla_training.data.make import episode_tasks
+
+    stage = plan.recipe.world
+    most = {split: getattr(stage, split) for split in SPLITS}
+    counts = {
+        split: len(episode_tasks(split, max_episodes=most[split] or None)) for split in SPLITS
+    }
+    total = sum(counts.values())
+    return [
+        Step(
+            (
+                *("world", "make", "--split", split),
+                *(("--episodes", str(most[split])) if most[split] else ()),
+                *("--workers", str(plan.processes)),
+            ),
+            partial(artefacts.has_scenes, split, most[split], plan.layout.data),
+            stage.minutes * counts[split] / total,
+            plan.processes,
+        )
+        for split in SPLITS
+    ]
+
+
+def _planner(plan: Plan) -> list[Step]:
+    from latentvla_training.engine.recipe import load_recipe
+
+    if plan.bundle:
+        return []
+    stage = plan.recipe.planner
+    first = load_recipe(stage.recipe)
+    runs = [(first, plan.layout.planners / stage.recipe)]
+    if stage.fine:
+        runs.append((load_recipe(stage.fine), plan.host_run))
+    last, folder = runs.pop()
+    runs.append((replace(last, run=replace(last.run, seed=stage.seed)), folder))
+    passes = sum(recipe.run.passes for recipe, _ in runs)
+    return [
+        Step(
+            (
+                *("train", "--recipe", name, "--run", str(folder)),
+                *("--seed", str(recipe.run.seed), "--processes", str(plan.processes)),
+            ),
+            partial(artefacts.has_run, folder, recipe),
+            stage.minutes * recipe.run.passes / passes,
+            plan.processes,
+        )
+        for name, (recipe, folder) in zip((stage.recipe, stage.fine), runs, strict=False)
+    ]
+
+
+def _host(plan: Plan) -> list[Step]:
+    if plan.bundle:
+        return []
+    name, run, out = f"{plan.recipe.name}_host", plan.host_run, Path(plan.host)
+    arguments = ("export", "--run", str(run), "--name", name)
+    arguments += ("--revision", str(plan.recipe.revision), "--out", str(out))
+    return [Step(arguments, partial(artefacts.has_bundle, out, run), 0.5)]
+
+
+def _codebook(plan: Plan) -> list[Step]:
+    stage = plan.recipe.codebook
+    minutes = stage.minutes + (stage.controls_minutes if stage.controls else 0.0)
+    steps = [
+        Step(
+            (
+                *("codebook", "train", "--recipe", stage.recipe, "--run", str(run)),
+                *("--seed", str(seed)),
+                *(("--controls",) if stage.controls else ()),
+            ),
+            partial(artefacts.has_codebook_run, run, stage.recipe, seed, stage.controls),
+            minutes,
+        )
+        for seed, run in zip(stage.seeds, plan.codebook_runs, strict=True)
+    ]
+    run, out = plan.codebook_runs[0], plan.layout.codebook
+    made_from = [run / name / CHECKPOINT for name in ("environment", "ego")]
+    release = ("codebook", "release", "--run", str(run), "--out", str(out))
+    done = partial(artefacts.is_newer, out / artefacts.MANIFEST, *made_from)
+    return [*steps, Step(release, done, 0.2)]
+
+
+def _codes(plan: Plan) -> list[Step]:
+    arguments = ("codebook", "encode", "--codebook", str(plan.layout.codebook))
+    done = partial(artefacts.has_codes, Path(plan.codes), plan.codebook_id, SPLITS)
+    minutes = plan.recipe.codebook.encode_minutes
+    return [Step((*arguments, "--split", *SPLITS), done, minutes)]
+
+
+def _codebook_report(plan: Plan) -> list[Step]:
+    stage, runs = plan.recipe.codebook, plan.codebook_runs
+    result = plan.layout.evidence / "codebook.json"
+    arguments = ("codebook", "report", "--runs", *map(str, runs), "--json", str(result))
+    arguments += ("--out", str(plan.layout.out / "latent_actions.md"))
+    arguments += ("--train-shards", str(stage.train_shards))
+    made_from = [run / "ego" / CHECKPOINT for run in runs]
+    gate = Gate("Do the codes say how the ego's motion changes?", result, artefacts.codebook_passed)
+    done = partial(artefacts.has_result, result, made_from)
+    return [Step(arguments, done, stage.report_minutes, gate=gate)]
+
+
+def _oracle_codes(plan: Plan) -> list[Step]:
+    stage = plan.recipe.oracle
+    result = plan.layout.results / "oracle_codes.json"
+    arguments = ("oracle-codes", "--codes", plan.codes, "--bundle", plan.host)
+    arguments += ("--recipe", stage.recipe, "--seeds", *map(str, stage.seeds))
+    arguments += ("--splits", *stage.splits, "--run", str(plan.contest), "--json", str(result))
+    gate = Gate("Do the true codes improve the planner?", result, artefacts.oracle_passed)
+
+    def done() -> bool:
+        asked = {"codebook": plan.codebook_id, "seeds": list(stage.seeds)}
+        found = json_object(result)
+        return (
+            artefacts.has_result(result, [], **asked)
+            and set(found["splits"]) == set(stage.splits)
+            and found["identity"]["host"] == plan.host_id()
+        )
+
+    return [Step(arguments, done, stage.minutes * len(stage.seeds), gate=gate)]
+
+
+def _teacher(plan: Plan) -> list[Step]:
+    from latentvla_training.teacher.settings import load_teacher_recipe, vision_recipe
+
+    stage = plan.recipe.teacher
+    recipe = load_teacher_recipe(stage.recipe)
+    steps = []
+    vision = plan.layout.vision_run(stage.recipe)
+    if recipe.vision.enabled:
+        arguments = ("teacher", "pretrain-vision", "--recipe", stage.recipe, "--run", str(vision))
+        done = partial(artefacts.has_run, vision, vision_recipe(recipe))
+        steps.append(Step(arguments, done, stage.vision_minutes))
+    for seed, run in zip(stage.seeds, plan.teacher_runs, strict=True):
+        arguments = ("teacher", "train", "--codes", plan.codes, "--recipe", stage.recipe)
+        arguments += ("--run", str(run), "--vision-run", str(vision), "--seed", str(seed))
+        done = partial(artefacts.has_record, run, name=recipe.name, codebook=plan.codebook_id)
+        steps.append(Step(arguments, done, stage.minutes))
+    return steps
+
+
+def _teacher_report(plan: Plan) -> list[Step]:
+    stage, runs = plan.recipe.teacher, plan.teacher_runs
+    result = plan.layout.evidence / "teacher.json"
+    arguments = ("teacher", "evaluate", "--codes", plan.codes, "--runs", *map(str, runs))
+    arguments += ("--split", stage.split, "--json", str(result))
+    arguments += ("--markdown", str(plan.layout.out / "teacher.md"))
+    gate = Gate("Does the teacher know more than an ego state?", result, artefacts.teacher_passed)
+    made_from = [run / CHECKPOINT for run in runs]
+    done = partial(artefacts.has_result, result, made_from, split=stage.split)
+    return [Step(arguments, done, stage.report_minutes, gate=gate)]
+
+
+def _teacher_cache(plan: Plan) -> list[Step]:
+    run = plan.teacher_runs[0]
+    arguments = ("teacher", "cache", "--teacher", str(run), "--split", *SPLITS)
+    done = partial(artefacts.has_states, run, SPLITS)
+    return [Step(arguments, done, plan.recipe.teacher.cache_minutes)]
+
+
+def _distill_arguments(plan: Plan) -> tuple[str, ...]:
+    stage = plan.recipe.distill
+    return (
+        *("--codes", plan.codes, "--recipe", stage.recipe, "--teacher", str(plan.teacher_runs[0])),
+        *("--bundle", plan.host, "--run", str(plan.contest)),
+    )
+
+
+def _distill(plan: Plan) -> list[Step]:
+    stage = plan.recipe.distill
+
+    def done(seed: int) -> bool:
+        teacher, host = plan.teacher_id(), plan.host_id()
+        folder, taught = plan.contest / f"seed{seed}", {"teacher": teacher, "host": host}
+        return (
+            artefacts.has_record(folder / "host", host=host)
+            and artefacts.has_record(folder / "free_queries", host=host)
+            and artefacts.has_record(folder / f"teacher-{teacher}", **taught)
+            and artefacts.has_record(plan.student_run(seed, teacher), **taught)
+        )
+
+    return [
+        Step(
+            ("distill", "train", *_distill_arguments(plan), "--seeds", str(seed)),
+            partial(done, seed),
+            stage.minutes,
+        )
+        for seed in stage.seeds
+    ]
+
+
+def _distill_report(plan: Plan) -> list[Step]:
+    stage = plan.recipe.distill
+    result = plan.layout.evidence / "distill.json"
+    arguments = ("distill", "evaluate", *_distill_arguments(plan))
+    arguments += ("--seeds", *map(str, stage.seeds), "--splits", *stage.splits)
+
+    def done() -> bool:
+        teacher = plan.teacher_id()
+        made_from = [plan.student_run(seed, teacher) / CHECKPOINT for seed in stage.seeds]
+        asked = {"teacher": teacher, "seeds": list(stage.seeds)}
+        found = json_object(result).get("splits", ())
+        return artefacts.has_result(result, made_from, **asked) and set(found) == set(stage.splits)
+
+    return [Step((*arguments, "--json", str(result)), done, stage.report_minutes)]
+
+
+def _bundle(plan: Plan) -> list[Step]:
+    teacher = plan.teacher_id()
+    run = plan.student_run(plan.recipe.distill.seeds[0], teacher)
+    arguments = ("distill", "export", "--run", str(run), "--name", plan.recipe.name)
+    arguments += ("--revision", str(plan.recipe.revision), "--out", str(plan.final))
+    asked = {"teacher_id": teacher, "codebook_id": plan.codebook_id}
+    return [Step(arguments, partial(artefacts.has_bundle, plan.final, run, **asked), 0.5)]
+
+
+def _report(plan: Plan) -> list[Step]:
+    out = plan.layout.out / "results.md"
+    arguments = ("report", "--results", str(plan.layout.results), "--out", str(out))
+
+    def done() -> bool:
+        files = sorted(plan.layout.results.glob("*.json"))
+        return bool(files) and artefacts.is_newer(out, *files)
+
+    return [Step(arguments, done, 0.2)]
+
+
+_STAGES: dict[StageName, Callable[[Plan], list[Step]]] = {
+    "world": _world,
+    "planner": _planner,
+    "host": _host,
+    "codebook": _codebook,
+    "codes": _codes,
+    "codebook-report": _codebook_report,
+    "oracle-codes": _oracle_codes,
+    "teacher": _teacher,
+    "teacher-report": _teacher_report,
+    "teacher-cache": _teacher_cache,
+    "distill": _distill,
+    "distill-report": _distill_report,
+    "bundle": _bundle,
+    "report": _report,
+}
