@@ -45,6 +45,7 @@ from latentvla_training.planner.contenders import (
     PLAIN_SOURCES,
     CodedSplit,
     ContenderRun,
+    HeadSettings,
     fresh_planner,
 )
 from latentvla_training.planner.head_training import FeatureSplit, HeadTask, PlannerOnFeatures
@@ -199,9 +200,12 @@ def train_contender(contender: str, contest: Contest, progress: bool = True) -> 
 
 
 def _module(
-    kind: type[PlannerOnFeatures], planner: StudentPlanner, source: Any, contest: Contest
+    kind: type[PlannerOnFeatures],
+    planner: StudentPlanner,
+    source: Any,
+    contest: Contest,
+    heads: HeadSettings,
 ) -> PlannerOnFeatures:
-    heads = contest.recipe.heads
     quality = contest.quality
     loss = heads.loss if contest.may_train else replace(heads.loss, pdm=0.0)
     return kind(planner, source, loss, heads.new_factor, quality, heads.proposals_only)
@@ -240,8 +244,9 @@ def _finished(module: PlannerOnFeatures, record: Any, folder: Path) -> PlannerOn
 def _plain(contender: str, contest: Contest, progress: bool) -> Contender:
     planner = fresh_planner(contest.host, contest.seed)
     source = PLAIN_SOURCES[contender](planner.config.width)
-    module = _module(PlannerOnFeatures, planner, source, contest)
-    record = ContenderRun(**contest.shared(contender), settings=contest.recipe.heads)
+    heads = contest.recipe.heads.of(contender)
+    module = _module(PlannerOnFeatures, planner, source, contest, heads)
+    record = ContenderRun(**contest.shared(contender), settings=heads)
     features = {
         name: FeatureSplit(split.reader, split.features) for name, split in contest.splits.items()
     }
@@ -254,10 +259,11 @@ def _teacher(contender: str, contest: Contest, progress: bool) -> Contender:
     teaching, pooling = contest.taught(), contest.recipe.pooling
     planner = fresh_planner(contest.host, contest.seed)
     source = TeacherStates(teaching.width, planner.config.width, pooling)
-    module = _module(PlannerOnFeatures, planner, source, contest)
+    heads = contest.recipe.heads.of(contender)
+    module = _module(PlannerOnFeatures, planner, source, contest, heads)
     record = TeacherContenderRun(
         **contest.shared(contender, teaching.codebook),
-        settings=contest.recipe.heads,
+        settings=heads,
         teacher=teaching.teacher,
         pooling=pooling,
     )
@@ -311,9 +317,10 @@ def _student(contender: str, contest: Contest, progress: bool) -> Contender:
         planner = _student_planner(contest)
         source = make_source(planner, settings, recipe.pooling)
         source.load_state_dict(learned.state_dict())
+    heads = recipe.heads.of(contender)
     record = StudentRun(
         **contest.shared(contender, codebook),
-        settings=recipe.heads,
+        settings=heads,
         recipe=recipe.name,
         teacher=teacher,
         reasoner=reasoner,
@@ -321,7 +328,7 @@ def _student(contender: str, contest: Contest, progress: bool) -> Contender:
         pooling=recipe.pooling,
         model=planner.config,
     )
-    module = _module(StudentOnFeatures, planner, source, contest)
+    module = _module(StudentOnFeatures, planner, source, contest, heads)
     module = _run(module, record, second, contest, features, progress)
     return Contender(module, second, features)
 

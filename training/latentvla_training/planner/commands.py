@@ -38,8 +38,7 @@ class OracleCodes:
     splits: tuple[Literal["val", "test", "longtail", "ood"], ...] = ("test", "longtail")
     """Where to score."""
     run: str = ""
-    """Name below runs/, or a folder, for the contenders' runs; distill/RECIPE by default, so that
-    latentvla-train distill finds the host and the free queries there."""
+    """Name below runs/, or a folder, for the contenders' runs; oracle_RECIPE by default."""
     json: Path | None = None
     """Write the result here, for latentvla-train report."""
 
@@ -60,7 +59,7 @@ class OracleCodes:
             return launch(sys.argv[1:], 1)
         from latentvla_training.planner.oracle_evaluation import run_gate
 
-        folder = _run_folder(self.run) if self.run else _RUNS / "distill" / recipe.name
+        folder = _run_folder(self.run or f"oracle_{recipe.name}")
         result = run_gate(host, recipe, self.codes, folder, self.seeds, self.splits, self.json)
         print_gate(result)
         return 0 if result["verdict"]["passed"] else 1

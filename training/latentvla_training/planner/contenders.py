@@ -47,6 +47,9 @@ class HeadSettings:
         new_factor: of the learning rate of what begins from nothing, fusion and states.
         proposals_only: see ``PlannerOnFeatures``. encodings: how many are cached of each training
             Scene then, disturbed anew each time.
+        told_all_proposals: ``loss.all_proposals`` of contenders that are told something; None: as
+            the host's. What codes say of the ego's motion holds for every proposal, while a host
+            that knows no more keeps proposals that differ.
         data, augmentation, loss, optimizer, run: settings. Colours of cached features cannot
             change, and a host has no auxiliary heads: both must be 0.
     """
@@ -54,6 +57,7 @@ class HeadSettings:
     new_factor: float = 10.0
     proposals_only: bool = False
     encodings: int = 3
+    told_all_proposals: float | None = None
     data: DataSettings = field(default_factory=DataSettings)
     augmentation: AugmentationSettings = field(
         default_factory=lambda: AugmentationSettings(photometric=0.0)
@@ -73,6 +77,14 @@ class HeadSettings:
         ):
             if value != 0.0:
                 raise ContractError(name, value, f"0: {why}")
+
+    def of(self, contender: str) -> HeadSettings:
+        """Return what a contender is trained by."""
+        own = self.told_all_proposals
+        loss = self.loss
+        if own is not None and contender != HOST:
+            loss = replace(loss, all_proposals=own)
+        return replace(self, loss=loss, told_all_proposals=None)
 
 
 @dataclass(frozen=True)

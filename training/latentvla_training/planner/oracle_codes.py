@@ -58,7 +58,7 @@ class OracleRecipe(HeadSettings):
 
     @property
     def heads(self) -> HeadSettings:
-        """Return the settings without the name: who trains by the same shares its runs."""
+        """The settings without the name."""
         return HeadSettings(**{f.name: getattr(self, f.name) for f in fields(HeadSettings)})
 
 
@@ -124,14 +124,10 @@ def train_contender(
     train, val = splits[recipe.data.train_split], splits[recipe.data.val_split]
     seed = recipe.run.seed
     planner = fresh_planner(host, seed)
+    settings = recipe.heads.of(contender)
     source = _source(contender, planner.config.width, train.codes)
     module = PlannerOnFeatures(
-        planner,
-        source,
-        recipe.loss,
-        recipe.new_factor,
-        quality,
-        recipe.proposals_only,
+        planner, source, settings.loss, settings.new_factor, quality, settings.proposals_only
     )
     codebook = train.codes.codebook_id if isinstance(source, CodeStates) else ""
     record = ContenderRun(
@@ -140,7 +136,7 @@ def train_contender(
         host=host.identity,
         scenes=scenes_identity(train.reader),
         codebook=codebook,
-        settings=recipe.heads,
+        settings=settings,
     )
     task = HeadTask(module, record, told(train, contender, seed), told(val, contender, seed))
     name = f"{contender}-{codebook}" if codebook else contender

@@ -301,9 +301,16 @@ def test_what_cannot_be_done_on_features_is_refused(
 
 
 @pytest.mark.parametrize("name", ["nano", "smoke"])
-def test_gate_and_distillation_share_the_runs_of_host_and_free_queries(name: str) -> None:
-    recipe = load_record(OracleRecipe, name, "oracle_codes")
-    assert recipe.heads == load_distill_recipe(name).heads
+def test_the_host_of_the_gate_is_that_of_the_distillation(name: str) -> None:
+    gate, distill = load_record(OracleRecipe, name, "oracle_codes"), load_distill_recipe(name)
+    assert gate.heads.of(HOST) == distill.heads.of(HOST)
+
+
+def test_who_is_told_something_may_have_a_loss_of_its_own(recipe: OracleRecipe) -> None:
+    own = replace(recipe, told_all_proposals=0.5)
+    assert own.heads.of(HOST) == recipe.heads.of(HOST) == recipe.heads
+    assert own.heads.of(ORACLE) == own.heads.of(FREE)
+    assert own.heads.of(ORACLE).loss == replace(recipe.loss, all_proposals=0.5)
 
 
 def test_seeds_are_given_once(splits: Path, host: Host, recipe: OracleRecipe) -> None:
