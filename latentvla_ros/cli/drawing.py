@@ -105,6 +105,12 @@ def _blend(image: Image, layer: Image, mask: Image, opacity: float) -> None:
     image[part][mask[part] > 0] = mixed[mask[part] > 0]
 
 
+def draw_band(image: Image, opacity: float = 0.6) -> None:
+    """Darken a picture, in place, so that words on it can be read."""
+    layer = np.full_like(image, BACKGROUND)
+    image[:] = cv2.addWeighted(image, 1.0 - opacity, layer, opacity, 0.0)
+
+
 def speed_colours(speeds: ArrayLike, top_mps: float = 15.0) -> list[Colour]:
     """Return a colour per speed (m/s): orange at standstill, green at ``top_mps`` and above."""
     share = np.clip(np.asarray(speeds, np.float64) / top_mps, 0.0, 1.0)

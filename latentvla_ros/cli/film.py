@@ -14,7 +14,7 @@ from latentvla_ros.cli.driven_path import DrivenPath
 from latentvla_ros.cli.frame_painter import CameraPicture, FilmLayout, FramePainter, Moment
 from latentvla_ros.cli.plan_metrics import HORIZON_S
 from latentvla_ros.cli.replay_inputs import IMAGE_TYPES, ReplayInputs
-from latentvla_ros.contract import CameraModel, Command
+from latentvla_ros.contract import CameraModel, Command, LatentActionNames
 from latentvla_ros.geometry import se2
 from latentvla_ros.geometry.trajectory import constant_turn_rate
 from latentvla_ros.nodes.cdr_header import byte_after_header, header_stamp_ns
@@ -49,10 +49,16 @@ class FilmSource:
     end_ns: int
 
 
-def film(source: FilmSource, bundle_id: str) -> Iterator[Image]:
-    """Yield one picture for each frame of the reference camera, in order."""
+def film(
+    source: FilmSource, bundle_id: str, names: LatentActionNames | None = None
+) -> Iterator[Image]:
+    """Yield one picture for each frame of the reference camera, in order.
+
+    Args:
+        names: of latent actions, as of the bundle's manifest; None: none are shown.
+    """
     reference = source.inputs.rig.reference_camera
-    painter = FramePainter(reference, bundle_id)
+    painter = FramePainter(reference, bundle_id, names=names)
     preprocessors = {
         camera.slot: _preprocessor(
             source.models[camera.slot], camera.rectified, camera.slot == reference, painter.layout

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from latentvla_ros.cli import drawing
 from latentvla_ros.cli.drawing import BirdsEye, CameraView, Image
+from latentvla_ros.contract import LatentActionNames, latent_action_lines
 from latentvla_ros.geometry import camera, se2
 from latentvla_ros.nodes.recording import RecordedPlan
 
+#: Height of a line of latent actions, and where their words begin, pixels.
+_LINE_PX, _WORDS_PX = 21, 68
 _COMMANDS = ("left", "straight", "right", "command unknown")
 
 
@@ -79,11 +82,19 @@ class FramePainter:
     Args:
         main_slot: the camera that the plan is drawn into.
         bundle_id: named in the picture.
+        names: of latent actions; None: none are shown.
     """
 
-    def __init__(self, main_slot: str, bundle_id: str, layout: FilmLayout | None = None) -> None:
+    def __init__(
+        self,
+        main_slot: str,
+        bundle_id: str,
+        layout: FilmLayout | None = None,
+        names: LatentActionNames | None = None,
+    ) -> None:
         self._main = main_slot
         self._bundle_id = bundle_id
+        self._names = names
         self.layout = layout or FilmLayout()
         self._birds_eye = BirdsEye(self.layout.birds_eye_width, self.layout.height)
         self._empty_road = self._birds_eye.canvas()
@@ -96,6 +107,8 @@ class FramePainter:
         picture = self._empty.copy()
         front = picture[: layout.front_height, : layout.front_width]
         self._paint_camera(front, moment.cameras.get(self._main), moment, caption=False)
+        if self._names is not None and moment.plan is not None:
+            _paint_latent_actions(front, moment.plan, self._names)
         self._paint_sides(picture, moment)
         self._paint_above(picture[:, layout.front_width :], moment)
         self._paint_bar(
@@ -186,6 +199,18 @@ class FramePainter:
         words = f"{self._bundle_id}   {moment.time_s:5.1f} s"
         left = target.shape[1] - 12 - 8 * len(words)
         drawing.text(target, words, (max(left, 690), base), 15, drawing.MUTED)
+
+
+def _paint_latent_actions(target: Image, plan: RecordedPlan, names: LatentActionNames) -> None:
+    """Write what the plan's latent actions mean over the top of a picture, a transition a line."""
+    lines = latent_action_lines(
+        names, plan.latent_actions.tolist(), plan.latent_probabilities.tolist()
+    )
+    drawing.draw_band(target[: _LINE_PX * len(lines) + 10])
+    for row, (time, actions) in enumerate(lines):
+        base = _LINE_PX * (row + 1)
+        drawing.text(target, time, (14, base), 15, drawing.MUTED)
+        drawing.text(target, actions, (_WORDS_PX, base), 15, drawing.TEXT)
 
 
 def _ego_points(plan: RecordedPlan) -> NDArray[np.float64]:

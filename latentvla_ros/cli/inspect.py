@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from latentvla_ros.cli.errors import CommandError, print_error
 
 if TYPE_CHECKING:
-    from latentvla_ros.contract import BundleManifest, Rig
+    from latentvla_ros.contract import BundleManifest, LatentActionNames, Rig
 
 _BAG_SUFFIXES = (".mcap", ".db3")
 _RIG_SUFFIXES = (".yaml", ".yml")
@@ -100,6 +100,11 @@ def inspect_bundle(name: str) -> dict[str, Any]:
         f"{manifest.knot_interval_s:g} s",
         "base_frame": manifest.base_frame_definition,
         "codebook": manifest.codebook_id or "none: latent actions carry no meaning yet",
+        **(
+            {"latent_actions": _names_by_code(manifest.latent_action_names)}
+            if manifest.latent_action_names is not None
+            else {}
+        ),
         "metrics": manifest.metrics,
         "provenance": manifest.provenance,
         "files": {
@@ -107,6 +112,11 @@ def inspect_bundle(name: str) -> dict[str, Any]:
             for file in sorted(manifest.files)
         },
     }
+
+
+def _names_by_code(names: LatentActionNames) -> dict[str, str]:
+    """Return what each code means at the positions of a transition, in their order."""
+    return {f"code {code}": " / ".join(row) for code, row in enumerate(zip(*names, strict=True))}
 
 
 def inspect_rig(path: Path, bundle: str) -> dict[str, Any]:

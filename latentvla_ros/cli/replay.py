@@ -24,7 +24,7 @@ from latentvla_ros.cli.ros_distro import ros_distro
 if TYPE_CHECKING:
     from latentvla_ros.cli.driven_path import DrivenPath
     from latentvla_ros.cli.replay_inputs import ReplayInputs
-    from latentvla_ros.contract import CameraModel
+    from latentvla_ros.contract import CameraModel, LatentActionNames
     from latentvla_ros.nodes.recording import Recording
 
 _EXIT_INTERRUPTED = 130
@@ -150,7 +150,13 @@ def replay(settings: ReplaySettings, command: str) -> dict[str, Any]:
     from latentvla_ros.cli.driven_path import driven_path
     from latentvla_ros.cli.replay_inputs import camera_models, choose_inputs, find_rig
     from latentvla_ros.cli.replay_streams import stamp_shift_ns
-    from latentvla_ros.cli.replay_summary import format_table, summarise, table_rows
+    from latentvla_ros.cli.replay_summary import (
+        format_table,
+        latent_action_rows,
+        latent_actions,
+        summarise,
+        table_rows,
+    )
     from latentvla_ros.cli.report import write_report
     from latentvla_ros.contract import ContractError
     from latentvla_ros.runtime.bundle import load_bundle
@@ -177,6 +183,8 @@ def replay(settings: ReplaySettings, command: str) -> dict[str, Any]:
         recording = play(bag, inputs, settings, str(bundle.path), start_ns, end_ns, shift_ns)
         part = _part(path, start_ns + shift_ns, end_ns + shift_ns)
         result = summarise(recording, part, inputs.cameras[0].topic, settings.rate)
+        names = bundle.manifest.latent_action_names
+        said = latent_actions(recording.plans, names)
         result |= {
             "bag": str(settings.bag),
             "bundle_id": bundle.manifest.bundle_id,
@@ -184,8 +192,13 @@ def replay(settings: ReplaySettings, command: str) -> dict[str, Any]:
             "start_s": settings.start_s,
             "duration_s": round((end_ns - start_ns) * 1e-9, 3),
             "command": command,
+            **({"latent_actions": said} if said else {}),
         }
-        print(format_table(table_rows(result)), flush=True)
+        said_rows = [
+            (f"latent actions of the last plan, {time}", words)
+            for time, words in latent_action_rows(result)
+        ]
+        print(format_table([*table_rows(result), *said_rows]), flush=True)
         save_plans(recording, settings.out / "plans.npz")
         video = None
         if settings.video:
@@ -201,6 +214,7 @@ def replay(settings: ReplaySettings, command: str) -> dict[str, Any]:
                 start_ns,
                 end_ns,
                 result["bundle_id"],
+                names,
             )
             result["video"] = video.name
             result["video_s"] = round(time.monotonic() - started, 2)
@@ -301,6 +315,7 @@ def save_plans(recording: Recording, path: Path) -> None:
         speeds=np.asarray([p.speeds for p in plans]).reshape(-1, 41),
         latency_s=np.asarray([p.latency_s for p in plans]),
         latent_actions=np.asarray([p.latent_actions for p in plans], np.int64).reshape(-1, 12),
+        latent_probabilities=np.asarray([p.latent_probabilities for p in plans]).reshape(-1, 12),
     )
 
 
@@ -314,6 +329,7 @@ def _film(
     start_ns: int,
     end_ns: int,
     bundle_id: str,
+    names: LatentActionNames | None,
 ) -> Path:
     from latentvla_ros.cli.film import FilmSource, command_changes, film, frame_rate_hz
     from latentvla_ros.cli.video import write_video
@@ -324,7 +340,7 @@ def _film(
         message.stamp_ns for message in bag.messages([inputs.cameras[0].topic], start_ns, end_ns)
     ]
     rate_hz = frame_rate_hz(np.asarray(reference, np.int64))
-    return write_video(film(source, bundle_id), settings.out / "replay", rate_hz)
+    return write_video(film(source, bundle_id, names), settings.out / "replay", rate_hz)
 
 
 class _Progress:

@@ -11,7 +11,8 @@ import numpy as np
 
 from latentvla_ros.cli.driven_path import DrivenPath
 from latentvla_ros.cli.plan_metrics import percentiles_ms, plan_errors, rate_hz
-from latentvla_ros.nodes.recording import Recording, StatusSample
+from latentvla_ros.contract import LatentActionNames, latent_action_lines
+from latentvla_ros.nodes.recording import RecordedPlan, Recording, StatusSample
 
 #: ``latentvla_msgs/PlannerStatus.health`` in words.
 HEALTH = ("waiting", "warming up", "ok", "degraded", "fault")
@@ -97,6 +98,33 @@ def summarise(
     }
 
 
+def latent_actions(
+    plans: Sequence[RecordedPlan], names: LatentActionNames | None
+) -> dict[str, Any]:
+    """Return the latent actions of the newest plan; empty where they carry no meaning.
+
+    Args:
+        names: as of the bundle's manifest; None: they stay ids.
+
+    Returns:
+        ``codebook_id``, ``time_s`` of the plan since the first one, its 12 ``ids`` and
+        ``probabilities``; with names, ``by_name``: the words of each transition by its time.
+    """
+    if not plans or not plans[-1].codebook_id:
+        return {}
+    newest = plans[-1]
+    ids, probabilities = newest.latent_actions.tolist(), newest.latent_probabilities.tolist()
+    found = {
+        "codebook_id": newest.codebook_id,
+        "time_s": _rounded((newest.stamp_ns - plans[0].stamp_ns) * 1e-9),
+        "ids": ids,
+        "probabilities": [_rounded(value) for value in probabilities],
+    }
+    if names is not None:
+        found["by_name"] = dict(latent_action_lines(names, ids, probabilities))
+    return found
+
+
 def _ends_early_s(topic: str, recording: Recording, rate: float) -> float:
     """Return by how much a topic's recording ends before the play does, 0 where it does not."""
     last_s = recording.last_sent_s.get(topic, recording.played_until_s)
@@ -165,6 +193,11 @@ def table_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     if result["first_fault"]:
         rows.append(("first fault", result["first_fault"]))
     return rows
+
+
+def latent_action_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the latent actions of the last plan: transition, words. None where they have none."""
+    return list(result.get("latent_actions", {}).get("by_name", {}).items())
 
 
 def format_table(rows: list[tuple[str, str]]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from latentvla_ros.cli.charts import Series, line_chart
 from latentvla_ros.cli.driven_path import DrivenPath
 from latentvla_ros.cli.plan_metrics import plan_errors
-from latentvla_ros.cli.replay_summary import table_rows
+from latentvla_ros.cli.replay_summary import latent_action_rows, table_rows
 from latentvla_ros.data import data_path
 from latentvla_ros.nodes.recording import RecordedPlan, Recording
 
@@ -50,6 +50,7 @@ def write_report(
             latency=_latency(recording.plans),
             speed=_speed(recording.plans, path),
             table=_table([*table_rows(result), *_details(result)]),
+            latent=_latent_actions(result),
             notes=_notes(result),
             command=escape(command),
             rate=f"{result['rate']:g}",
@@ -188,6 +189,22 @@ def _details(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
     return "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in rows)
+
+
+def _latent_actions(result: dict[str, Any]) -> str:
+    """Return a section where the bundle names its latent actions, else nothing."""
+    rows = latent_action_rows(result)
+    if not rows:
+        return ""
+    said = result["latent_actions"]
+    return (
+        "<section><h2>Latent actions of the last plan</h2>"
+        f"<table>{_table(rows)}</table>"
+        '<p class="note">What the planner expects of its own motion in each stretch after '
+        f"{said['time_s']:.1f} s: four codes of {escape(said['codebook_id'])}, by the motion they "
+        "were measured to go with, each with its probability. The film shows those of every plan."
+        "</p></section>"
+    )
 
 
 def _notes(result: dict[str, Any]) -> str:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from latentvla_ros.contract.errors import ContractError
+from latentvla_ros.contract.latent_actions import LatentActionNames, latent_action_names
 
 #: Major changes break readers; minor ones add fields that older readers may ignore.
-SCHEMA_VERSION = (1, 0)
+#: 1.1 adds ``latent_action_names``.
+SCHEMA_VERSION = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class BundleManifest:
         base_frame_definition: words for people, e.g. "rear axle centre on the ground".
         codebook_id: the latent-action codebook, or ``None`` while none is trained (then the latent
             actions of a plan carry no meaning).
+        latent_action_names: (4, 16) what each code at each position of a transition means, in
+            words; ``None`` where nobody has measured it.
         model: settings of ``latentvla_ros.model`` that rebuild the network (torch backend).
         metrics: what it was released with, by split and row.
         provenance: recipe, seeds, data hashes and commit it was made from.
@@ -79,6 +83,7 @@ class BundleManifest:
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    latent_action_names: LatentActionNames | None = None
     schema_version: tuple[int, int] = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -96,6 +101,17 @@ class BundleManifest:
             raise ContractError(
                 "manifest.image size", (self.image_width, self.image_height), "positive pixels"
             )
+        self._check_names()
+
+    def _check_names(self) -> None:
+        if self.latent_action_names is None:
+            return
+        field_name = "manifest.latent_action_names"
+        if self.codebook_id is None:
+            raise ContractError(
+                field_name, "names with codebook_id null", "a codebook_id, whose codes they name"
+            )
+        latent_action_names(self.latent_action_names, field_name)
 
     def slot(self, name: str) -> CameraSlot:
         """Return the slot called ``name``; raises KeyError when the manifest has none."""

@@ -1,4 +1,4 @@
-"""What RViz shows of a plan: the trajectory coloured by speed, knots and the best candidates."""
+"""What RViz shows of a plan: trajectory by speed, knots, candidates, latent actions by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from latentvla_ros.contract import Plan
+from latentvla_ros.contract import LatentActionNames, Plan, latent_action_lines
 from latentvla_ros.geometry import se2
 from latentvla_ros.geometry.trajectory import Trajectory
 from latentvla_ros.nodes import conversions
@@ -20,16 +20,23 @@ MAX_CANDIDATES = 8
 #: Markers disappear by themselves when no new plan comes.
 LIFETIME_S = 0.5
 _FULL_SPEED_MPS = 15.0
+#: Height of the words, and where they stand: above the vehicle.
+_TEXT_M, _TEXT_Z_M = 0.6, 3.5
 
 
 def plan_markers(
-    plan: Plan, trajectory: Trajectory, output_from_ego: NDArray[np.float64], frame: str
+    plan: Plan,
+    trajectory: Trajectory,
+    output_from_ego: NDArray[np.float64],
+    frame: str,
+    names: LatentActionNames | None = None,
 ) -> MarkerArray:
     """Return markers of a plan.
 
     Args:
         trajectory: in ``frame``.
         output_from_ego: (3,) pose of the ego at t0 in ``frame``.
+        names: of latent actions, as of the bundle's manifest; None: none are shown.
     """
     selected = _marker(0, "trajectory", Marker.LINE_STRIP, plan.stamp_ns, frame, 0.35)
     selected.points = [_point(x, y) for x, y, _ in trajectory.poses]
@@ -47,7 +54,23 @@ def plan_markers(
         for start, end in pairwise(points):
             others.points += [start, end]
     markers = [selected, knots] + ([others] if others.points else [])
+    if names is not None:
+        markers.append(_latent_actions(plan, names, output_from_ego, frame))
     return MarkerArray(markers=markers)
+
+
+def _latent_actions(
+    plan: Plan, names: LatentActionNames, output_from_ego: NDArray[np.float64], frame: str
+) -> Marker:
+    words = _marker(0, "latent_actions", Marker.TEXT_VIEW_FACING, plan.stamp_ns, frame, _TEXT_M)
+    lines = latent_action_lines(
+        names, plan.latent_actions.tolist(), plan.latent_probabilities.tolist()
+    )
+    words.text = "\n".join(f"{time}: {actions}" for time, actions in lines)
+    words.pose.position = _point(output_from_ego[0], output_from_ego[1])
+    words.pose.position.z = _TEXT_Z_M
+    words.color = ColorRGBA(r=1.0, g=1.0, b=1.0, a=0.9)
+    return words
 
 
 def _marker(

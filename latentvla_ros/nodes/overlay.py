@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from latentvla_ros.contract import LatentActionNames, Plan, latent_action_lines
 from latentvla_ros.geometry import camera, se3
 from latentvla_ros.geometry.trajectory import Trajectory
 
@@ -14,6 +15,8 @@ SCALE = 3
 #: Width of the drawn ribbon on the ground, m.
 _RIBBON_M = 1.6
 _NEAREST_M = 0.5
+#: Of words: height of a line and left margin in pixels, and OpenCV's scale of the letters.
+_LINE_PX, _MARGIN_PX, _LETTERS = 18, 8, 0.45
 
 
 def draw_plan(
@@ -48,3 +51,29 @@ def draw_plan(
         colour = (int(255 * (1 - share)), int(60 + 180 * share), 60)
         cv2.fillConvexPoly(painted, corners, colour, cv2.LINE_AA)
     return np.asarray(cv2.addWeighted(painted, 0.45, canvas, 0.55, 0.0), np.uint8)
+
+
+def draw_latent_actions(picture: NDArray[np.uint8], plan: Plan, names: LatentActionNames) -> None:
+    """Write the latent actions of a plan, by name and probability, over the top of a picture.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB, drawn into in place.
+    """
+    lines = latent_action_lines(
+        names, plan.latent_actions.tolist(), plan.latent_probabilities.tolist()
+    )
+    band = picture[: _LINE_PX * len(lines) + _MARGIN_PX]
+    band[:] = band // 3
+    for row, (time, actions) in enumerate(lines):
+        origin = (_MARGIN_PX, _LINE_PX * (row + 1))
+        words = f"{time}: {actions}"
+        cv2.putText(
+            picture,
+            words,
+            origin,
+            cv2.FONT_HERSHEY_SIMPLEX,
+            _LETTERS,
+            (255, 255, 255),
+            1,
+            cv2.LINE_AA,
+        )

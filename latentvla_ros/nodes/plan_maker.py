@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from latentvla_ros.contract import Command, EgoMotion, Observation, Plan, Rig, View
 from latentvla_ros.geometry.trajectory import Trajectory
-from latentvla_ros.nodes.overlay import draw_plan
+from latentvla_ros.nodes.overlay import draw_latent_actions, draw_plan
 from latentvla_ros.nodes.raw_images import understood
 from latentvla_ros.runtime.planner import Planner
 from latentvla_ros.safety.health import HealthState
@@ -177,18 +177,26 @@ class PlanMaker:
                 "checks": time.monotonic() - planned_s,
             },
             notices=tuple(notices),
-            overlay=self._overlay(observation, check.trajectory) if job.with_overlay else None,
+            overlay=self._overlay(observation, plan, check.trajectory)
+            if job.with_overlay
+            else None,
         )
 
-    def _overlay(self, observation: Observation, trajectory: Trajectory) -> NDArray[np.uint8]:
-        """Return the reference camera's current view with the trajectory drawn into it."""
+    def _overlay(
+        self, observation: Observation, plan: Plan, trajectory: Trajectory
+    ) -> NDArray[np.uint8]:
+        """Return the reference camera's current view with the plan drawn into it."""
         view = self._builder.manifest.views.index(View(self._builder.rig.reference_camera))
-        return draw_plan(
+        picture = draw_plan(
             observation.images[view],
             observation.intrinsics[view],
             observation.ego_from_camera[view],
             trajectory,
         )
+        names = self._builder.manifest.latent_action_names
+        if names is not None:
+            draw_latent_actions(picture, plan, names)
+        return picture
 
     def _none(
         self,

@@ -86,6 +86,7 @@ class PlanPublisher:
         if self._autoware is not None and self._autoware.get_subscription_count():
             self._autoware.publish(autoware_message(self._autoware_types, message))
         if parameters.publish_markers and self._markers.get_subscription_count():
-            self._markers.publish(plan_markers(made.plan, trajectory, ego_pose, frame))
+            names = manifest.latent_action_names
+            self._markers.publish(plan_markers(made.plan, trajectory, ego_pose, frame, names))
         if made.overlay is not None:
             self._overlay.publish(rgb_image(made.overlay, t0_ns))

@@ -89,6 +89,8 @@ def decode_plan(
         points=np.asarray([_planar(point.pose) for point in message.points]),
         speeds=np.asarray([point.longitudinal_velocity for point in message.points], np.float64),
         latent_actions=np.asarray(message.latent_actions.ids, np.int64),
+        latent_probabilities=np.asarray(message.latent_actions.probabilities, np.float64),
+        codebook_id=message.latent_actions.codebook_id,
         inputs_ns=inputs,
         received_s=raw.received_s,
         latency_s=raw.received_s - max(sent) if sent else _NAN,

@@ -21,7 +21,8 @@ class RecordedPlan:
         scores: (M,).
         points: (41, 3) every 0.1 s from t0, output frame.
         speeds: (41,) m/s.
-        latent_actions: (12,) ids.
+        latent_actions: (12,) ids. latent_probabilities: (12,) of these ids.
+        codebook_id: of the latent actions; empty: they carry no meaning.
         inputs_ns: stamps of what the plan was made from, by camera slot or ``odometry``.
         received_s: steady time at which the player received it.
         latency_s: newest input published to plan received, steady time; NaN where unknown.
@@ -37,6 +38,8 @@ class RecordedPlan:
     points: NDArray[np.float64]
     speeds: NDArray[np.float64]
     latent_actions: NDArray[np.int64]
+    latent_probabilities: NDArray[np.float64]
+    codebook_id: str = ""
     inputs_ns: dict[str, int] = field(default_factory=dict)
     received_s: float = float("nan")
     latency_s: float = float("nan")

@@ -12,7 +12,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from latentvla_ros.contract import SCHEMA_VERSION, BundleManifest, CameraSlot, ContractError, View
+from latentvla_ros.contract import (
+    SCHEMA_VERSION,
+    BundleManifest,
+    CameraSlot,
+    ContractError,
+    View,
+    latent_action_names,
+)
 from latentvla_ros.data import data_path
 
 MANIFEST_FILE = "manifest.json"
@@ -126,7 +133,10 @@ def sha256_of(path: Path) -> str:
 
 def manifest_to_json(manifest: BundleManifest) -> str:
     """Return the manifest as JSON text with a stable order of keys."""
-    return json.dumps(asdict(manifest), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    document = asdict(manifest)
+    if manifest.latent_action_names is None:
+        del document["latent_action_names"]  # what readers of schema 1.0 do not know
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def write_manifest(manifest: BundleManifest, folder: Path) -> None:
@@ -169,6 +179,9 @@ def manifest_from_json(text: str) -> BundleManifest:
         if not isinstance(digest, str) or len(digest) != 64:
             raise BundleError(f"manifest.files[{name}].sha256", digest, "64 hex digits")
     try:
+        if record.get("latent_action_names") is not None:
+            name = "latent_action_names"
+            record[name] = latent_action_names(record[name], f"manifest.{name}")
         return BundleManifest(**{**record, "slots": slots, "views": views}, schema_version=version)
     except ContractError as error:
         raise BundleError(error.field, error.found, error.expected) from error
@@ -214,10 +227,10 @@ def _checked(
     if unknown and not newer:
         raise BundleError(name, unknown, f"only the fields {sorted(known)}")
     result: dict[str, Any] = {}
-    optional = {"metrics", "provenance", "files", "model", "time_offset_s"}
+    optional = {"metrics", "provenance", "files", "time_offset_s", "latent_action_names"}
     for key, entry in known.items():
         if key not in document:
-            if key in optional - {"model"}:
+            if key in optional:
                 continue
             raise BundleError(f"{name}.{key}", "nothing", "a value")
         value = document[key]

@@ -105,6 +105,13 @@ def test_inspecting_a_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -
     assert "tiny-1" in words and "front@-0.5" in words and "sha256 verified" in words
 
 
+def test_inspecting_a_bundle_with_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coded = tiny_bundle.write_bundle(tmp_path / "coded", "book-1")
+    assert main(["inspect", str(coded)]) == 0
+    words = capsys.readouterr().out
+    assert "codebook: book-1" in words and "code 15: p0 c15 / p1 c15 / p2 c15 / p3 c15" in words
+
+
 def test_inspecting_a_rig(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_rig(drive_bag.rig(), tmp_path / "rig.yaml")
     arguments = ["inspect", str(tmp_path / "rig.yaml"), "--bundle", str(bundle), "--json"]

@@ -38,6 +38,7 @@ def plan(stamp_ns: int, knots: np.ndarray) -> RecordedPlan:
         points=np.zeros((41, 3)),
         speeds=np.zeros(41),
         latent_actions=np.zeros(12, np.int64),
+        latent_probabilities=np.zeros(12),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_bundle import NAMES
 
 from latentvla_ros.cli.charts import Series, line_chart, ticks
 from latentvla_ros.cli.driven_path import DrivenPath
-from latentvla_ros.cli.replay_summary import format_table, summarise, table_rows
+from latentvla_ros.cli.replay_summary import (
+    format_table,
+    latent_action_rows,
+    latent_actions,
+    summarise,
+    table_rows,
+)
 from latentvla_ros.cli.report import write_report
 from latentvla_ros.cli.video import video_format, write_video
 from latentvla_ros.geometry import se2
@@ -55,6 +63,7 @@ def plan(index: int) -> RecordedPlan:
         points=se2.compose(pose, ahead),
         speeds=np.full(41, SPEED),
         latent_actions=np.zeros(12, np.int64),
+        latent_probabilities=np.full(12, 0.25),
         received_s=100.0 + time_s,
         latency_s=0.020 + 0.001 * index,
         age_s=0.05,
@@ -157,6 +166,35 @@ def test_table_names_causes_but_not_zeros() -> None:
     assert "1 comfortable stops" in words
 
 
+def coded_plan(index: int) -> RecordedPlan:
+    return replace(
+        plan(index),
+        latent_actions=np.arange(12),
+        latent_probabilities=np.arange(12) / 16,
+        codebook_id="book-<1>",
+    )
+
+
+def test_latent_actions_of_the_last_plan() -> None:
+    plans = [plan(0), coded_plan(10)]
+    said = latent_actions(plans, NAMES)
+    assert said["ids"] == list(range(12)) and said["probabilities"][3] == 0.188
+    assert said["codebook_id"] == "book-<1>" and said["time_s"] == 1.0
+    assert latent_action_rows({"latent_actions": said}) == [
+        ("0-1 s", "p0 c0 0 %, p1 c1 6 %, p2 c2 12 %, p3 c3 19 %"),
+        ("1-2 s", "p0 c4 25 %, p1 c5 31 %, p2 c6 38 %, p3 c7 44 %"),
+        ("2-4 s", "p0 c8 50 %, p1 c9 56 %, p2 c10 62 %, p3 c11 69 %"),
+    ]
+    json.dumps(said)
+
+
+def test_latent_actions_without_a_meaning_are_not_shown() -> None:
+    assert latent_actions([], NAMES) == {} and latent_actions([plan(0)], None) == {}
+    nameless = latent_actions([coded_plan(0)], None)
+    assert nameless["ids"] == list(range(12)) and "by_name" not in nameless
+    assert latent_action_rows({"latent_actions": nameless}) == [] == latent_action_rows({})
+
+
 class _Balanced(HTMLParser):
     """Fails on tags that are closed in the wrong order."""
 
@@ -186,6 +224,18 @@ def test_page_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None:
     assert "data:video/mp4;base64," in text and text.count("<svg") == 4
     assert "&lt;b&gt;" in text and "&lt;lost&gt;" in text and "<lost>" not in text
     assert not re.search(r"(src|href)=\"https?:", text)
+
+
+def test_page_names_latent_actions_where_they_have_names(tmp_path: Path) -> None:
+    figures = result()
+    plain = write_report(tmp_path, figures, recording(), path(), None, "x").read_text()
+    assert "Latent actions" not in plain
+    figures["latent_actions"] = latent_actions([coded_plan(0)], NAMES)
+    text = write_report(tmp_path, figures, recording(), path(), None, "x").read_text()
+    parser = _Balanced()
+    parser.feed(text)
+    assert parser.open == []
+    assert "<tr><td>1-2 s</td><td>p0 c4 25 %, p1 c5 31 %" in text and "book-&lt;1&gt;" in text
 
 
 def test_page_of_a_replay_without_plans_or_film(tmp_path: Path) -> None:

@@ -33,8 +33,16 @@ def slots() -> tuple[CameraSlot, ...]:
     )
 
 
-def write_bundle(folder: Path) -> Path:
-    """Write the bundle and return its folder."""
+#: Names of latent actions as a bundle with a codebook has them, different in every place.
+NAMES = tuple(tuple(f"p{place} c{code}" for code in range(16)) for place in range(4))
+
+
+def write_bundle(folder: Path, codebook_id: str | None = None) -> Path:
+    """Write the bundle and return its folder.
+
+    Args:
+        codebook_id: with one, its latent actions have ``NAMES``; all say code 0 with 1/16.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     views = (*(View(slot.name) for slot in slots()), View("front", -0.5))
     shapes = {
@@ -91,7 +99,8 @@ def write_bundle(folder: Path) -> Path:
         knot_interval_s=0.5,
         num_candidates=CANDIDATES,
         base_frame_definition="rear axle centre on the ground",
-        codebook_id=None,
+        codebook_id=codebook_id,
+        latent_action_names=None if codebook_id is None else NAMES,
         model={},
         files={ONNX_FILE: sha256_of(folder / ONNX_FILE)},
     )

@@ -110,6 +110,41 @@ def test_bad_manifest_names_the_field(bundle: Path, change: dict[str, object], f
     assert field in str(caught.value)
 
 
+NAMES = tuple(tuple(f"p{place} c{code}" for code in range(16)) for place in range(4))
+
+
+def test_names_of_latent_actions_round_trip() -> None:
+    manifest = make_manifest(codebook_id="book-1", latent_action_names=NAMES)
+    text = manifest_to_json(manifest)
+    assert manifest_from_json(text) == manifest
+    assert manifest_from_json(text).schema_version == (1, 1)
+
+
+def test_a_manifest_without_names_is_what_older_readers_know() -> None:
+    document = json.loads(manifest_to_json(make_manifest(codebook_id="book-1")))
+    assert "latent_action_names" not in document
+    document["schema_version"] = [1, 0]
+    assert manifest_from_json(json.dumps(document)).latent_action_names is None
+
+
+@pytest.mark.parametrize(
+    ("codebook_id", "names", "said"),
+    [
+        ("book-1", [list(row) for row in NAMES[:3]], "found '3 positions x [16, 16, 16] names'"),
+        ("book-1", [list(row[:15]) for row in NAMES], "expected 4 positions x 16 names"),
+        ("book-1", "hold", "latent_action_names"),
+        ("book-1", [["hold"] * 15 + [" "]] + [["hold"] * 16] * 3, "names[0][15]"),
+        ("book-1", [["hold"] * 16] * 3 + [[7] * 16], "names[3][0]"),
+        (None, [list(row) for row in NAMES], "a codebook_id, whose codes they name"),
+    ],
+)
+def test_wrong_names_are_refused(codebook_id: str | None, names: object, said: str) -> None:
+    document = json.loads(manifest_to_json(make_manifest(codebook_id=codebook_id)))
+    with pytest.raises(BundleError) as caught:
+        manifest_from_json(json.dumps({**document, "latent_action_names": names}))
+    assert said in str(caught.value) and "manifest.latent_action_names" in str(caught.value)
+
+
 def test_newer_minor_version_may_add_fields() -> None:
     document = json.loads(manifest_to_json(make_manifest()))
     document["schema_version"] = [1, 7]
