@@ -17,7 +17,9 @@ import yaml
 from latentvla_ros.contract import ContractError
 from latentvla_training.engine.checkpoint import CHECKPOINT, checkpoint_step
 from latentvla_training.engine.loop import TrainingRecipe, check_folder
+from latentvla_training.engine.recipe import LoopSettings, build
 from latentvla_training.report.places import json_object, split_on_disk
+from latentvla_training.teacher.settings import TeacherRecipe
 
 MANIFEST = "manifest.json"
 
@@ -55,20 +57,34 @@ def has_run(folder: Path, recipe: TrainingRecipe) -> bool:
     return check_folder(folder, recipe) and checkpoint_step(folder) >= recipe.run.steps
 
 
-def has_record(folder: Path, **wanted: Any) -> bool:
-    """Return whether a folder holds a run at its end whose record says what is wanted of it.
+def has_teacher_run(folder: Path, recipe: TeacherRecipe, codebook_id: str) -> bool:
+    """Return whether the run of a teacher of a codebook's codes is at its end.
 
-    A run of something else is not finished: its command refuses it and names both.
+    Raises:
+        ContractError: the folder holds a run of another recipe; names what differs.
     """
+    record = _record(folder)
+    if record.get("codebook") != codebook_id:  # train refuses it, and names both
+        return False
+    return has_run(folder, replace(recipe, codebook=codebook_id, scenes=record["scenes"]))
+
+
+def has_contender(folder: Path, **wanted: Any) -> bool:
+    """Return whether a folder holds a contender's run at its end that says what is wanted of it.
+
+    A run of something else is not finished: distill train refuses it and names both.
+    """
+    record = _record(folder)
+    if not record or any(record.get(name) != value for name, value in wanted.items()):
+        return False
+    run = build(LoopSettings, record["settings"]["run"], f"{folder}: run")
+    return checkpoint_step(folder) >= run.steps
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """Return what a run folder says of itself; nothing where there is no run."""
     path = folder / "recipe.yaml"
-    if not path.is_file():
-        return False
-    record = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if any(record.get(name) != value for name, value in wanted.items()):
-        return False
-    run = record.get("run") or record["settings"]["run"]
-    steps = max(1, run["passes"] // run["batch_size"])
-    return checkpoint_step(folder) >= steps
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def has_codebook_run(folder: Path, name: str, seed: int, controls: bool) -> bool:

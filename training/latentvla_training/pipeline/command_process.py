@@ -1,7 +1,7 @@
 """Runs ``latentvla-train`` commands in processes of their own that end with this one.
 
-They are forked from a server that has imported what is heavy once (``multiprocessing``'s
-forkserver): a command starts at once, and what it holds is given back when it ends. Each leads a
+They are forked from a server that has imported the heavy libraries once (``multiprocessing``'s
+forkserver): a command starts soon, and what it holds is given back when it ends. Each leads a
 group of processes; when this process is killed, even by ``kill -9``, the group ends too, so that
 the same command can be given again.
 """
@@ -21,13 +21,9 @@ from pathlib import Path
 
 from latentvla_training.engine.launch import ALLOCATOR, LAUNCHED
 
-#: Imported once, before commands are forked: with them all that is heavy.
-_PRELOADED = (
-    "latentvla_training.cli",
-    "latentvla_training.distill.evaluation",
-    "latentvla_training.planner.training",
-    "torch.utils.tensorboard",
-)
+#: Imported once, before commands are forked. Nothing of ours: a command is of the code that is
+#: there when it starts, as a whole, also where somebody works on it during the night.
+_PRELOADED = ("torch", "torch.utils.tensorboard", "accelerate", "numba", "pyarrow.parquet")
 
 
 def run_command(

@@ -109,20 +109,21 @@ def run_stages(plan: Plan, stages: Sequence[StageName], past_gates: bool, consol
                 if len(steps) > 1:
                     title += f" {place}/{len(steps)}"
                 if is_done(step):
-                    console.print(f"{title}: is there", highlight=False)
+                    _say(console, f"{title}: is there")
                 elif not _run(plan, stage, step, title, clock, console):
                     return 1
                 if step.gate is not None and not step.gate.holds():
                     missed.append(step.gate)
-                    console.print(f"GATE MISSED: {step.gate.asks} No: {step.gate.result}")
+                    _say(console, f"GATE MISSED: {step.gate.asks} No: {step.gate.result}")
                     if not past_gates:
-                        console.print(
+                        _say(
+                            console,
                             "What comes after builds on it, so this is the end; the same command "
-                            "with --past-gates goes on."
+                            "with --past-gates goes on.",
                         )
                         return 1
     for gate in missed:
-        console.print(f"Went past a missed gate: {gate.asks} No: {gate.result}")
+        _say(console, f"Went past a missed gate: {gate.asks} No: {gate.result}")
     return 0
 
 
@@ -137,12 +138,17 @@ def _run(
     took = clock.end(step)
     if is_done(step):
         note = "" if status == 0 or step.gate is not None else f", with notes in {log}"
-        console.print(f"{title}: done in {duration(took)}{note}", highlight=False)
+        _say(console, f"{title}: done in {duration(took)}{note}")
         return True
-    console.print(f"{title}: FAILED with status {status} after {duration(took)}", highlight=False)
-    console.print(_tail(log), markup=False, highlight=False)
-    console.print(f"The whole of it: {log}. The same command goes on from here.")
+    _say(console, f"{title}: FAILED with status {status} after {duration(took)}")
+    _say(console, _tail(log))
+    _say(console, f"The whole of it: {log}. The same command goes on from here.")
     return False
+
+
+def _say(console: Console, text: str) -> None:
+    """Print a line as it is: not broken, no brackets taken for styles."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class _Clock:
@@ -155,10 +161,10 @@ class _Clock:
         self.expected_s = self.spent_s = 0.0  # of commands that have ended
         self.began, self.step, self.log = 0.0, None, Path()
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(20),
             TextColumn("{task.fields[left]} left"),
-            TextColumn("[dim]{task.fields[line]}"),
+            TextColumn("{task.fields[line]}", style="dim", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -190,12 +196,9 @@ class _Clock:
         """Start the clock of a command."""
         self.began, self.step, self.log = time.monotonic(), step, log
         about, all_of_it = duration(self.pace * step.estimate_s), duration(self.remaining_s())
-        self.console.print(
-            f"{title}: about {about}, all that is left about {all_of_it}\n"
-            f"  latentvla-train {' '.join(step.arguments)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        command = f"latentvla-train {' '.join(step.arguments)}"
+        head = f"{title}: about {about}, all that is left about {all_of_it}"
+        _say(self.console, f"{head}\n  {command}")
         self.task = self.progress.add_task(title, total=self.total_s, left="", line="")
         self.beat()
 

@@ -288,7 +288,8 @@ def _teacher(plan: Plan) -> list[Step]:
     for seed, run in zip(stage.seeds, plan.teacher_runs, strict=True):
         arguments = ("teacher", "train", "--codes", plan.codes, "--recipe", stage.recipe)
         arguments += ("--run", str(run), "--vision-run", str(vision), "--seed", str(seed))
-        done = partial(artefacts.has_record, run, name=recipe.name, codebook=plan.codebook_id)
+        own = replace(recipe, run=replace(recipe.run, seed=seed))
+        done = partial(artefacts.has_teacher_run, run, own, plan.codebook_id)
         steps.append(Step(arguments, done, stage.minutes))
     return steps
 
@@ -327,10 +328,10 @@ def _distill(plan: Plan) -> list[Step]:
         teacher, host = plan.teacher_id(), plan.host_id()
         folder, taught = plan.contest / f"seed{seed}", {"teacher": teacher, "host": host}
         return (
-            artefacts.has_record(folder / "host", host=host)
-            and artefacts.has_record(folder / "free_queries", host=host)
-            and artefacts.has_record(folder / f"teacher-{teacher}", **taught)
-            and artefacts.has_record(plan.student_run(seed, teacher), **taught)
+            artefacts.has_contender(folder / "host", host=host)
+            and artefacts.has_contender(folder / "free_queries", host=host)
+            and artefacts.has_contender(folder / f"teacher-{teacher}", **taught)
+            and artefacts.has_contender(plan.student_run(seed, teacher), **taught)
         )
 
     return [
