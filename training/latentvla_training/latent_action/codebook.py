@@ -165,6 +165,12 @@ def release(codebook: Codebook, folder: Path, about: Mapping[str, Any]) -> Path:
     return folder
 
 
+def codebook_folder(name_or_path: str | Path) -> Path:
+    """Return the folder of a codebook that ships, by its name, or any other."""
+    folder = released_folder() / str(name_or_path)
+    return folder if (folder / MANIFEST).is_file() else Path(name_or_path)
+
+
 def load_codebook(name_or_path: str | Path = "nano") -> Codebook:
     """Load a released codebook by its name, or one of any folder, and verify it.
 
@@ -174,9 +180,7 @@ def load_codebook(name_or_path: str | Path = "nano") -> Codebook:
     """
     from safetensors.torch import load_file
 
-    folder = released_folder() / str(name_or_path)
-    if not (folder / MANIFEST).is_file():
-        folder = Path(name_or_path)
+    folder = codebook_folder(name_or_path)
     manifest = _read_manifest(folder)
     found = sha256_of(folder / WEIGHTS) if (folder / WEIGHTS).is_file() else "no such file"
     if found != manifest["sha256"]:

@@ -15,16 +15,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from latentvla_ros.contract import ContractError
+from latentvla_ros.contract import (
+    CODEBOOK_SIZE,
+    CODES_PER_TRANSITION,
+    TRANSITIONS_S,
+    ContractError,
+)
 from latentvla_training.data.shards import read_shard_info
 from latentvla_training.data.whole_file import write_whole
 
-#: Of each transition, seconds after t0: earlier and later frame (method.md 3.2).
-TRANSITIONS_S = ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0))
-#: Codes of each kind for one transition.
-CODES_PER_TRANSITION = 4
-#: Entries of a codebook.
-CODEBOOK_SIZE = 16
 #: Stands where a transition has a frame missing.
 MISSING = -1
 

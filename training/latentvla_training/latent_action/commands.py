@@ -72,7 +72,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Release:
-    """Write the codebook of a finished run in half precision, with its manifest."""
+    """Write the codebook of a finished run in half precision, with names of its codes.
+
+    Codes are named by how the ego moves on the splits test and val, which are encoded for it.
+    """
 
     run: str = "nano-s0"
     """Name below runs/codebook/, or a folder."""
@@ -88,8 +91,30 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Name:
+    """Name the codes of a released codebook, by how the ego moves on unseen networks.
+
+    The names go into its manifest, in the place of older ones; weights and id stay.
+    """
+
+    codebook: str = "nano"
+    """Name of a released codebook, or a folder."""
+
+    def __call__(self) -> int:
+        from latentvla_training.data.shards import split_shards
+        from latentvla_training.latent_action.release import NAMED_SPLITS, name_released
+
+        for split in NAMED_SPLITS:
+            split_shards(split)
+        names = name_released(self.codebook)
+        for code, row in enumerate(zip(*names.names, strict=True)):
+            print(f"{code:2d}  {' / '.join(row)}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Encode:
-    """Write the latent codes of splits, for the teacher and the oracle gate."""
+    """Write the latent codes of splits and their names, for the teacher and later work."""
 
     codebook: str = "nano"
     """Name of a released codebook, or a folder."""
@@ -101,6 +126,7 @@ class Encode:
         from latentvla_training.engine.launch import launch, needs_launch
         from latentvla_training.latent_action.codebook import load_codebook
         from latentvla_training.latent_action.encoding import encode_split
+        from latentvla_training.latent_action.release import names_beside_codes
 
         codebook = load_codebook(self.codebook)
         for split in self.split:
@@ -110,6 +136,8 @@ class Encode:
         for split in self.split:
             path, made = encode_split(codebook, split)
             print(f"{path}: {'made' if made else 'was there'}")
+        names = names_beside_codes(codebook, self.split)
+        print(f"{names}: made" if names else "no names: see latentvla-train codebook name")
         return 0
 
 
@@ -154,10 +182,11 @@ class Report:
 Codebook = Annotated[
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Release, tyro.conf.subcommand("release")]
+    | Annotated[Name, tyro.conf.subcommand("name")]
     | Annotated[Encode, tyro.conf.subcommand("encode")]
     | Annotated[Report, tyro.conf.subcommand("report")],
     tyro.conf.subcommand(
         "codebook",
-        description="Latent actions: train and release a codebook, encode splits, judge the codes.",
+        description="Latent actions: train, release, name a codebook; encode splits, judge codes.",
     ),
 ]

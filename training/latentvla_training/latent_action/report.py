@@ -27,6 +27,14 @@ from latentvla_training.latent_action.meaning import (
     draw_page,
     one_second,
 )
+from latentvla_training.latent_action.naming import (
+    LEAST_NETWORKS,
+    LEAST_PAIRS,
+    NAMED,
+    STRONG,
+    TOLD_APART,
+    name_codes,
+)
 from latentvla_training.report import markdown as md
 from latentvla_training.report.identity import commit
 
@@ -37,6 +45,17 @@ _TITLES = {
     "shuffled": "ego codes, shuffled",
     "continuous": "continuous bottleneck",
 }
+
+
+_NAMING = (
+    "Names follow from the motion by a rule (ours, `latent_action/naming.py`), over pairs of one "
+    "and two seconds together. A mean change is given in standard deviations of all pairs of that "
+    f"length: {NAMED:g} is slow, speed up, left or right, {STRONG:g} is brake, accelerate, sharp "
+    f"left or sharp right, if {TOLD_APART:g} standard errors by network tell it from the mean of "
+    "all pairs. What stays nearer to no change than pairs in general do is hold; all else, and "
+    f"what stands at fewer than {LEAST_PAIRS} pairs or on fewer than {LEAST_NETWORKS} networks, "
+    "is unclear. The names stand in the codebook's manifest and in a student's bundle."
+)
 
 
 def make_report(
@@ -99,7 +118,13 @@ def _meanings(one: RunEvidence, picture: Path | None) -> list[dict[str, Any]]:
     if picture is not None:
         size = (recipe.frames.source_width, recipe.frames.source_height)
         draw_page(picture, scenes, pairs, codes[chosen], motion, entries, size)
-    return code_meanings(codes[chosen], motion, entries)
+    meanings = code_meanings(codes[chosen], motion, entries)
+    networks = scenes.column("network")[data.pairs.earlier]
+    names = name_codes(codes, Motion.of(scenes, data.pairs), data.pairs.interval, networks, entries)
+    for meaning in meanings:
+        for place, row in zip(meaning["at"], names, strict=True):
+            place["name"] = row[meaning["code"]]
+    return meanings
 
 
 def pool(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -180,8 +205,9 @@ def document(result: dict[str, Any], picture: str) -> str:
         _gate_table(result["gates"], runs),
         "## What each ego code means",
         f"Of seed {runs[0]['seed']}, over one second, on unseen networks. By position: share of "
-        "pairs, mean delta v (m/s), delta yaw (degrees), metres driven.",
+        "pairs, mean delta v (m/s), delta yaw (degrees), metres driven; then its name.",
         _meaning_table(result["meanings"]),
+        _NAMING,
         f"![Front frames a second apart, a row for every code]({picture})",
         "Each row: a code's number and share, and pairs of front frames a second apart whose "
         "motion is typical of the position where it stands most often.",
@@ -338,7 +364,7 @@ def _meaning_cell(found: dict[str, float]) -> str:
         return md.NONE
     return (
         f"{100 * found['share']:.0f} %: {found['delta_v']:+.1f}, {found['delta_yaw']:+.1f}, "
-        f"{found['driven']:.1f}"
+        f"{found['driven']:.1f}; {found['name']}"
     )
 
 

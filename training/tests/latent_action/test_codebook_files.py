@@ -23,7 +23,14 @@ from latentvla_training.latent_action.codebook import (
 from latentvla_training.latent_action.codes import MISSING, load_codes, scenes_identity
 from latentvla_training.latent_action.dynamics import TRAINING_ONLY
 from latentvla_training.latent_action.encoding import codes_folder, encode_scenes, encode_split
-from latentvla_training.latent_action.release import release_run
+from latentvla_training.latent_action.naming import (
+    HOLD,
+    NAMES_FILE,
+    UNCLEAR,
+    read_names,
+    recorded_names,
+)
+from latentvla_training.latent_action.release import name_released, names_beside_codes, release_run
 from latentvla_training.latent_action.settings import CodebookRecipe, load_codebook_recipe
 from latentvla_training.latent_action.training import CodebookTraining
 
@@ -42,6 +49,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe = load_codebook_recipe("smoke")
         CodebookTraining(recipe, place / "run", progress=False).run()
         release_run(place / "run", place / "released")
+    shutil.rmtree(place / "data" / "codes")  # the codes that were named: here they are made anew
+    for path in (place / "data" / "cache" / "frames").rglob("test-*.npy"):
+        path.unlink()
     return place
 
 
@@ -161,6 +171,35 @@ def test_weights_of_another_shape_are_refused(released: Codebook, splits: Path) 
     path.write_text(json.dumps(manifest))
     with pytest.raises(ContractError, match="size mismatch"):
         load_codebook(splits / "released")
+
+
+def test_released_codes_have_names(released: Codebook, splits: Path) -> None:
+    names = recorded_names(released.codebook_id, released.manifest, "manifest")
+    # Of a network 10 pairs of one second and 4 of two; straight on at a constant speed.
+    assert names is not None and names.splits == ("test", "val") and names.pairs == 4 * 14
+    assert {name for row in names.names for name in row} == {HOLD, UNCLEAR}
+    before = (splits / "released" / WEIGHTS).read_bytes()
+    path = splits / "released" / MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest["latent_action_names"]
+    path.write_text(json.dumps(manifest))
+    nameless = load_codebook(splits / "released")
+    assert names_beside_codes(nameless, ("train", "val")) is None
+    beside = names_beside_codes(nameless, ("train", "val", "test"))
+    assert beside == codes_folder(released.codebook_id) / NAMES_FILE and read_names(beside) == names
+    assert name_released(splits / "released") == names
+    again = load_codebook(splits / "released")
+    assert again.codebook_id == released.codebook_id and again.manifest == released.manifest
+    assert (splits / "released" / WEIGHTS).read_bytes() == before
+    beside.unlink()
+    assert names_beside_codes(again, ()) == beside and read_names(beside) == names
+
+
+def test_no_split_to_name_on_is_said_before_anything_is_written(splits: Path) -> None:
+    shutil.rmtree(split_folder("test"))
+    with pytest.raises(FileNotFoundError, match="world make --split test"):
+        release_run(splits / "run", splits / "other")
+    assert not (splits / "other").exists()
 
 
 def test_ablations_are_not_released(splits: Path, recipe: CodebookRecipe) -> None:

@@ -40,9 +40,13 @@ def test_smoke(
     codebook_id = capsys.readouterr().out.split()[-1]
     arguments = ("encode", "--codebook", str(splits / "book"), "--split", "train", "test")
     assert outcome(monkeypatch, *arguments) == 0
-    assert str(splits / "data" / "codes" / codebook_id / "test.safetensors") in (
-        capsys.readouterr().out
-    )
+    printed, beside = capsys.readouterr().out, splits / "data" / "codes" / codebook_id
+    assert f"{beside / 'test.safetensors'}: was there" in printed  # release has named its codes
+    assert f"{beside / 'train.safetensors'}: made" in printed
+    assert f"{beside / 'names.json'}: made" in printed
+    assert outcome(monkeypatch, "name", "--codebook", str(splits / "book")) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 16 and printed[3].startswith(" 3  ") and printed[3].count(" / ") == 3
     figures, page = splits / "codebook.json", splits / "docs" / "latent_actions.md"
     code = outcome(
         monkeypatch,
@@ -56,6 +60,9 @@ def test_smoke(
         "ego", "environment", "one_stage", "shuffled", "continuous",
     }  # fmt: skip
     assert len(result["meanings"]) == 16
+    assert {place["name"] for one in result["meanings"] for place in one["at"]} <= {
+        "hold", "unclear", "slow", "speed up", "brake", "accelerate",
+    }  # fmt: skip
     assert [one["recipe"] for one in result["ablations"]] == ["smoke"]
     text = page.read_text()
     for heading in ("The codebook", "Ablations", "Swapping", "Gates", "What they do not say"):
