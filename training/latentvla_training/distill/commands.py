@@ -150,13 +150,16 @@ class DistillExport:
     """Of the bundle: its id is NAME-REVISION."""
     out: Path | None = None
     """Folder of the bundle; by default it goes among those that ship."""
+    codes: Path | None = None
+    """Folder with names.json of latentvla-train codebook encode; by default the codebook's own, or
+    the names in a codebook that ships."""
 
     def __call__(self) -> int:
         from latentvla_training.distill.export import export_student
 
         place = Path(self.run)
         place = place if place.is_dir() else _FOLDER / self.run
-        print(export_student(place, self.name, self.revision, self.out))
+        print(export_student(place, self.name, self.revision, self.out, codes=self.codes))
         return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from latentvla_training.distill.student import StudentOnFeatures, make_source, s
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.recipe import build
 from latentvla_training.export.parity import Parity
+from latentvla_training.latent_action.release import find_names
 from latentvla_training.planner.losses import LossSettings
 from latentvla_training.planner.release import export_planner, run_provenance, shipped
+
+logger = logging.getLogger(__name__)
 
 
 def find_student(place: Path) -> Path:
@@ -72,18 +76,29 @@ def provenance(record: StudentRun, step: int) -> dict[str, Any]:
 
 
 def export_student(
-    run: Path, name: str, revision: int, folder: Path | None = None, split: str = "val"
+    run: Path,
+    name: str,
+    revision: int,
+    folder: Path | None = None,
+    split: str = "val",
+    codes: Path | None = None,
 ) -> Parity:
     """Write the bundle of a student, checked on Scenes of ``split``.
 
     Args:
         run: see ``find_student``. name, revision: of the bundle. folder: where to; by default among
             the shipped bundles.
+        codes: folder of its codebook's codes, with their names; None: see ``find_names``.
 
     Raises:
-        FileNotFoundError, ContractError: see ``load_student``; torch and ONNX Runtime disagree.
+        FileNotFoundError, ContractError: see ``load_student`` and ``find_names``; torch and ONNX
+            Runtime disagree.
     """
     record, planner, step = load_student(find_student(run))
     made = provenance(record, step)
     where = folder or shipped(name)
-    return export_planner(planner, f"{name}-{revision}", made, where, split, record.codebook)
+    found = find_names(record.codebook, codes)
+    if found is None:
+        logger.warning("codebook %s: its codes have no names, nor has the bundle", record.codebook)
+    names = None if found is None else found.names
+    return export_planner(planner, f"{name}-{revision}", made, where, split, record.codebook, names)

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from latentvla_ros.contract import ContractError, Observation, View
+from latentvla_ros.contract import ContractError, LatentActionNames, Observation, View
 from latentvla_ros.data import data_path
 from latentvla_ros.model.planner import StudentPlanner
 from latentvla_ros.runtime.bundle import load_bundle, write_manifest
@@ -102,11 +102,13 @@ def export_planner(
     folder: Path,
     split: str = "val",
     codebook_id: str | None = None,
+    latent_action_names: LatentActionNames | None = None,
 ) -> Parity:
     """Write the bundle of a planner, checked on 50 Scenes of ``split``.
 
     Args:
         codebook_id: of its latent actions; None while they have no meaning.
+        latent_action_names: (4, 16) what their codes mean; None where that was not measured.
 
     Raises:
         ContractError: torch and ONNX Runtime disagree.
@@ -117,7 +119,8 @@ def export_planner(
         bundle_id, planner.config, default_slots(), VIEWS, provenance=provenance
     )
     inputs = [scene_inputs(reader, int(index), planner) for index in chosen]
-    return write_bundle(planner, replace(manifest, codebook_id=codebook_id), folder, inputs)
+    manifest = replace(manifest, codebook_id=codebook_id, latent_action_names=latent_action_names)
+    return write_bundle(planner, manifest, folder, inputs)
 
 
 def record_metrics(bundle_name: str, split: str, result: dict[str, Any]) -> None:

@@ -1,0 +1,64 @@
+"""The bundle of a student says what its latent actions mean, in its own codebook's words."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from latentvla_training.distill.contenders import STUDENT, Contest, train_contender
+from latentvla_training.distill.export import export_student
+from latentvla_training.distill.settings import DistillRecipe
+from latentvla_training.distill.teaching import open_teaching
+from latentvla_training.latent_action.naming import NAMES_FILE, CodeNames, write_names
+from latentvla_training.planner.contenders import open_splits
+from latentvla_training.planner.hosts import Host
+
+from latentvla_ros.cli.inspect import inspect_bundle
+from latentvla_ros.contract import ContractError
+from latentvla_ros.runtime.bundle import load_bundle
+
+from .conftest import CODEBOOK, Place
+
+NAMES = CodeNames(
+    CODEBOOK,
+    tuple(tuple(f"p{place} c{code}" for code in range(16)) for place in range(4)),
+    ("test", "val"),
+    9,
+)
+
+
+def test_names_of_the_codes_go_with_the_student(
+    host: Host,
+    recipe: DistillRecipe,
+    place: Place,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    splits = open_splits(host, recipe.heads, str(place.codes), ("test",), progress=False)
+    teaching = open_teaching(str(place.teacher), splits)
+    contest = Contest(host, recipe, splits, teaching, tmp_path / "runs")
+    student = train_contender(STUDENT, contest, progress=False).folder
+    bundle, codes = tmp_path / "bundle", tmp_path / "codes"
+
+    with pytest.raises(FileNotFoundError, match="no names at"):
+        export_student(student, "tiny", 1, bundle, codes=codes)
+    write_names(codes / NAMES_FILE, replace(NAMES, codebook_id="other-0"))
+    with pytest.raises(ContractError) as caught:
+        export_student(student, "tiny", 1, bundle, codes=codes)
+    assert "other-0" in str(caught.value) and CODEBOOK in str(caught.value)
+    assert not bundle.exists()
+
+    with caplog.at_level(logging.WARNING):
+        export_student(student, "tiny", 1, bundle)
+    assert load_bundle(bundle).manifest.latent_action_names is None
+    assert f"{CODEBOOK}: its codes have no names" in caplog.text
+    assert "latent_actions" not in inspect_bundle(str(bundle))
+
+    write_names(codes / NAMES_FILE, NAMES)
+    export_student(student, "tiny", 1, bundle, codes=codes)
+    manifest = load_bundle(bundle).manifest
+    assert (manifest.codebook_id, manifest.latent_action_names) == (CODEBOOK, NAMES.names)
+    shown = inspect_bundle(str(bundle))["latent_actions"]
+    assert shown["code 3"] == "p0 c3 / p1 c3 / p2 c3 / p3 c3"
