@@ -20,11 +20,13 @@ class Host:
 
     Attributes:
         codebook: that its latent actions are of; None while they have no meaning.
+        bundle_sha256: of the bundle that it comes from; None of a run.
     """
 
     planner: StudentPlanner
     identity: str
     codebook: str | None = None
+    bundle_sha256: str | None = None
 
 
 def bundle_planner(bundle: Bundle) -> StudentPlanner:
@@ -46,7 +48,11 @@ def bundle_host(name_or_path: str) -> Host:
     """
     bundle = load_bundle(name_or_path)
     manifest = bundle.manifest
-    return replace(_host(manifest.bundle_id, bundle_planner(bundle)), codebook=manifest.codebook_id)
+    return replace(
+        _host(manifest.bundle_id, bundle_planner(bundle)),
+        codebook=manifest.codebook_id,
+        bundle_sha256=bundle.content_sha256,
+    )
 
 
 def run_host(folder: Path) -> Host:

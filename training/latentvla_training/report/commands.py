@@ -12,12 +12,12 @@ _DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 @dataclass(frozen=True)
 class Report:
-    """Write docs/results.md and its figure from the result files; stale rows are marked."""
+    """Write docs/results.md and its figures from the result files; stale rows are marked."""
 
     results: Path = _DOCS / "results"
-    """Folder of the files that evaluate, drive, world gates, probe-lights and bench wrote."""
+    """Folder of the files that evaluate, drive, teacher and distill evaluate and others wrote."""
     out: Path = _DOCS / "results.md"
-    """The report; the figure goes beside it."""
+    """The report; its figures go beside it."""
 
     def __call__(self) -> int:
         from latentvla_training.report.document import write_report

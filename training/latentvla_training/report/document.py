@@ -12,6 +12,8 @@ from typing import Any
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.report import markdown as md
+from latentvla_training.report.distill_figure import draw_distill_figure
+from latentvla_training.report.distill_tables import distill_section, main_file
 from latentvla_training.report.figure import draw_figure
 from latentvla_training.report.machine_tables import (
     gates_section,
@@ -29,18 +31,21 @@ from latentvla_training.report.result_files import (
     read_results,
 )
 from latentvla_training.report.split_tables import split_section
+from latentvla_training.report.teacher_tables import teacher_section
 from latentvla_training.report.verdict import summary, where_cameras_do_not_help
 
 SPLITS = ("test", "longtail", "ood")
 NOTES = "notes.md"
+#: The figure of the comparison with a teacher, beside the report.
+DISTILL_PICTURE = "latentvla.png"
 
 
 def write_report(folder: Path, out: Path, present: Present | None = None) -> Results:
-    """Write the report and its figure.
+    """Write the report and its figures.
 
     Args:
         folder: of the result files and of ``notes.md``.
-        out: Markdown file; the figure is beside it under the same stem.
+        out: Markdown file; a figure is beside it under the same stem, and ``DISTILL_PICTURE``.
         present: what staleness is told by; by default this checkout.
 
     Returns:
@@ -57,7 +62,16 @@ def write_report(folder: Path, out: Path, present: Present | None = None) -> Res
     picture = out.with_suffix(".png")
     out.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw_figure(splits, picture)
-    text = document(results, splits, present, _notes(folder), picture.name if drawn else None)
+    distilled = out.with_name(DISTILL_PICTURE)
+    compared = draw_distill_figure(main_file(results), distilled)
+    text = document(
+        results,
+        splits,
+        present,
+        _notes(folder),
+        picture.name if drawn else None,
+        distilled.name if compared else None,
+    )
     part = out.with_name(f".{out.name}.part")
     try:
         part.write_text(text, encoding="utf-8")
@@ -81,8 +95,9 @@ def document(
     present: Present,
     notes: str = "",
     picture: str | None = None,
+    distilled: str | None = None,
 ) -> str:
-    """Return the whole report as Markdown."""
+    """Return the whole report as Markdown; ``picture`` and ``distilled`` are its figures' names."""
     parts = [
         "# Results",
         "Written by `latentvla-train report` from the files in `docs/results`; not edited by hand. "
@@ -100,6 +115,8 @@ def document(
         gates_section(results),
         light_section(results),
         oracle_section(results),
+        teacher_section(results),
+        distill_section(results, splits, distilled),
         runtime_section(results),
         scores_section(results),
     ]
@@ -126,7 +143,8 @@ def _files(results: Results, splits: Sequence[SplitResults], present: Present) -
     body = []
     for file in results.files:
         found = {"bundle_sha256": file.document.get("bundle_sha256"), **file.identity}
-        bundle = f"{found.get('bundle_id', '')} {_short(found.get('bundle_sha256'), '')}".strip()
+        name = found.get("bundle_id") or found.get("host") or ""
+        bundle = f"{name} {_short(found.get('bundle_sha256'), '')}".strip()
         baselines = found.get("baselines") or {}
         recipe = str(found.get("recipe") or md.NONE)
         if found.get("start_from"):

@@ -14,6 +14,7 @@ from latentvla_training.report.split_tables import group_names, too_few
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _ROWS = {
     "constant_velocity": ("constant velocity", "#9a9a9a"),
@@ -58,23 +59,32 @@ def draw_figure(splits: Sequence[SplitResults], path: Path) -> bool:
     try:
         _draw_rows(axes[0], shown, figure, factor)
         _draw_gains(axes[1], gains, figure, factor)
-        part = path.with_name(f".{path.stem}.part.png")
-        try:
-            # Without a date the same results give the same bytes.
-            canvas.savefig(part, dpi=_DPI, metadata={"Software": None})
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        save(canvas, path)
     finally:
         pyplot.close(canvas)
     return True
+
+
+def save(canvas: Figure, path: Path) -> None:
+    """Write a PNG in one rename; the same figure gives the same bytes.
+
+    Raises:
+        OSError: it cannot be written; the file of before is as it was.
+    """
+    part = path.with_name(f".{path.stem}.part.png")
+    try:
+        canvas.savefig(part, dpi=_DPI, metadata={"Software": None})
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _title(figure: str) -> str:
     return "ADE over 4 s, m (less is better)" if figure == "ade" else "EPDMS, %"
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
+    """Leave of the frame what is needed to read values along x."""
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -95,7 +105,7 @@ def _draw_rows(axes: Axes, shown: Sequence[SplitResults], figure: str, factor: f
             mean = found.mean(row, figure)
             if math.isnan(mean.value):
                 continue
-            _interval(axes, mean, place, factor, colour, size=7 if row == "ours" else 5)
+            draw_interval(axes, mean, place, factor, colour, size=7 if row == "ours" else 5)
             _seeds(axes, found, row, figure, place, factor, colour)
             axes.annotate(
                 f"{factor * mean.value:.{1 if factor > 1 else 2}f}",
@@ -110,12 +120,13 @@ def _draw_rows(axes: Axes, shown: Sequence[SplitResults], figure: str, factor: f
     axes.set_title(f"{_title(figure)}: mean over seeds, 95 % by network", loc="left", fontsize=10)
     axes.set_ylim(place + 0.6, 0.8)
     axes.margins(x=0.12)
-    _plain(axes)
+    plain(axes)
 
 
-def _interval(
+def draw_interval(
     axes: Axes, found: Estimate, place: float, factor: float, colour: str, size: float
 ) -> None:
+    """Draw a value and its interval along x at a height."""
     axes.plot(
         [factor * found.low, factor * found.high], [place, place],
         color=colour, linewidth=2.0, solid_capstyle="round", alpha=0.75,
@@ -160,7 +171,7 @@ def _draw_gains(
     for number, (other, (label, colour)) in enumerate(_GAINS.items()):
         for row, (_, found) in enumerate(gains):
             if not math.isnan(found[other].value):
-                _interval(axes, found[other], -row + 0.13 - 0.26 * number, factor, colour, 5)
+                draw_interval(axes, found[other], -row + 0.13 - 0.26 * number, factor, colour, 5)
         axes.plot([], [], "o-", color=colour, label=label)
     axes.set_yticks([-row for row in range(len(gains))], [name for name, _ in gains])
     better = "left" if figure == "ade" else "right"
@@ -170,4 +181,4 @@ def _draw_gains(
     )  # fmt: skip
     axes.set_ylim(-len(gains) + 0.4, 0.6)
     axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.06), ncols=2, frameon=False, fontsize=8)
-    _plain(axes)
+    plain(axes)

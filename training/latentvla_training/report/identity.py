@@ -6,8 +6,10 @@ Written into every result file and compared with what is here when the report is
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from latentvla_training.data.source_hash import code_hash, package_hash
 
 #: The bundle that ships, and that the report is about.
 SHIPPED = "nano"
+#: Modules of ``distill`` that change no figure.
+DISTILL_PRESENTATION = frozenset({"commands", "export", "tables"})
 
 
 def joined_hash(hashes: Mapping[str, str]) -> str:
@@ -38,6 +42,28 @@ def code_identity() -> dict[str, Any]:
     }
 
 
+def distill_identity() -> dict[str, str]:
+    """Return a hash of the code that comparisons with a teacher hang on, beside the others."""
+    import latentvla_training.distill
+
+    return {"distill": package_hash(latentvla_training.distill, DISTILL_PRESENTATION)}
+
+
+def distill_recipes() -> dict[str, str]:
+    """Return the hash of the settings of every shipped recipe of a comparison with a teacher."""
+    from latentvla_training.distill.settings import RECIPES, load_distill_recipe
+
+    folder = Path(__file__).resolve().parents[1] / "recipes" / RECIPES
+    recipes = [load_distill_recipe(path.stem) for path in sorted(folder.glob("*.yaml"))]
+    return {recipe.name: settings_hash(recipe) for recipe in recipes}
+
+
+def settings_hash(settings: Any) -> str:
+    """Return 16 hex of a dataclass of settings and all below it."""
+    text = json.dumps(asdict(settings), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def scenes_identity(paths: Sequence[Path]) -> dict[str, Any]:
     """Return the number of Scenes in shards and one hash of their contents."""
     infos = {path.stem: read_shard_info(path) for path in paths}
@@ -53,6 +79,16 @@ def split_identity(split: str) -> dict[str, Any] | None:
     """
     try:
         return scenes_identity(load_split(split).paths)
+    except (FileNotFoundError, ContractError):
+        return None
+
+
+def coded_scenes(split: str) -> str | None:
+    """Return the identity of the Scenes of a split as codes and teachers name them, or None."""
+    from latentvla_training.latent_action.codes import scenes_identity as identity_of
+
+    try:
+        return identity_of(load_split(split))
     except (FileNotFoundError, ContractError):
         return None
 

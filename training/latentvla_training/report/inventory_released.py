@@ -8,7 +8,13 @@ from typing import Any
 
 from latentvla_ros.runtime.bundle import BundleError, load_bundle, sha256_of
 from latentvla_training.data.source_hash import code_hash, package_hash
-from latentvla_training.report.identity import SHIPPED, bundle_identity
+from latentvla_training.report.identity import (
+    SHIPPED,
+    bundle_identity,
+    commit,
+    distill_identity,
+)
+from latentvla_training.report.network_sums import sums_from_json
 from latentvla_training.report.places import (
     Entry,
     Places,
@@ -131,7 +137,10 @@ def results(places: Places, splits: list[SplitOnDisk]) -> Section:
 
 
 def _present(places: Places, splits: list[SplitOnDisk]) -> Present:
-    """Return what results are compared with, as ``result_files.here``, but without torch."""
+    """Return what results are compared with, as ``result_files.here``, but without torch.
+
+    Settings of recipes are not compared, nor Scenes by the name that codes give them.
+    """
     import latentvla_training.closed_loop
     import latentvla_training.scoring
 
@@ -139,15 +148,18 @@ def _present(places: Places, splits: list[SplitOnDisk]) -> Present:
     loop = package_hash(latentvla_training.closed_loop, DRIVE_PRESENTATION)
     released = places.released / "released.json"
     try:
-        shipped = bundle_identity(load_bundle(places.bundles / SHIPPED))["bundle_sha256"]
+        shipped = bundle_identity(load_bundle(places.bundles / SHIPPED))
     except BundleError:
-        shipped = None  # said where bundles are listed
+        shipped = {}  # said where bundles are listed
     return Present(
         code,
         {**code, "closed_loop": loop},
         {split.name: split.content_sha256 for split in splits if split.name != "train"},
-        shipped,
+        shipped.get("bundle_sha256"),
         sha256_of(released) if released.is_file() else None,
+        shipped.get("start_from"),
+        distill_identity(),
+        commit=commit(),
     )
 
 
@@ -170,6 +182,18 @@ def _headline(file: ResultFile) -> str:
         return f"accuracy {100 * found['accuracy']:.1f} %"
     if file.kind is Kind.ORACLE_CODES:
         return f"{found['codebook']}: {'passed' if found['verdict']['passed'] else 'failed'}"
+    if file.kind is Kind.TEACHER:
+        (first, *_) = found["seeds"].values()
+        sums = sums_from_json(first["sums"])
+        return f"{first['identity']['teacher_id']}: {sums.mean('teacher', 'nll').value:.3f} nats"
+    if file.kind is Kind.DISTILL:
+        parts = [
+            f"{split} {100 * entry['differences'][f'{row}-host']['pdms'][0]:+.1f} {row}"
+            for split, entry in found["splits"].items()
+            for row in ("teacher", "student")
+            if "pdms" in entry["differences"].get(f"{row}-host", {})
+        ]
+        return f"{found['distilled']}, PDMS minus host: " + ", ".join(parts)
     if file.kind is Kind.BENCH:
         return f"backend {found['backend_cpu_ms']:.1f} ms of CPU a plan"
     return ""

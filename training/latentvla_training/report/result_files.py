@@ -1,8 +1,8 @@
 """Reads the result files that the report is made of; refuses by name what it cannot use.
 
 Files of ``evaluate``, ``drive``, ``world gates``, ``probe-lights``, ``oracle-codes``,
-``score-vectors``, ``bench-scoring`` and ``latentvla bench``, told apart by what they hold, whatever
-they are called.
+``teacher evaluate``, ``distill evaluate``, ``score-vectors``, ``bench-scoring`` and ``latentvla
+bench``, told apart by what they hold, whatever they are called.
 """
 
 from __future__ import annotations
@@ -16,6 +16,13 @@ from typing import Any
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.runtime.bundle import sha256_of
+from latentvla_training.report.checks import NUMBER, each, estimates, has
+from latentvla_training.report.distill_files import (
+    DISTILL_MARKS,
+    TEACHER_MARKS,
+    check_distill,
+    check_teacher,
+)
 from latentvla_training.report.identity import different
 from latentvla_training.report.network_sums import NetworkSums, sums_from_json
 
@@ -31,6 +38,8 @@ class Kind(str, Enum):
     GATES = "world gates"
     LIGHT_PROBE = "probe-lights"
     ORACLE_CODES = "oracle-codes"
+    TEACHER = "teacher evaluate"
+    DISTILL = "distill evaluate"
     BENCH = "bench"
     SCORE_VECTORS = "score-vectors"
     BENCH_SCORING = "bench-scoring"
@@ -42,6 +51,8 @@ _MARKS: dict[Kind, tuple[str, ...]] = {
     Kind.GATES: ("gates", "split", "means", "missed", "failures"),
     Kind.LIGHT_PROBE: ("accuracy", "bins", "states"),
     Kind.ORACLE_CODES: ("codebook", "gate_opened", "verdict", "splits"),
+    Kind.TEACHER: TEACHER_MARKS,
+    Kind.DISTILL: DISTILL_MARKS,
     Kind.BENCH: ("backend_cpu_ms", "node_cpu_ms", "rates"),
     Kind.SCORE_VECTORS: ("cases", "discrete_mismatches"),
     Kind.BENCH_SCORING: ("v1_ms_256", "v2_ms_256"),
@@ -58,6 +69,11 @@ class Present:
         scenes: hash of the Scenes that are here, by split.
         bundle_sha256: of the bundle that ships. released_sha256: of the manifest of the baselines
             that ship.
+        bundle_host: identity of the host that the bundle that ships went on from, if any.
+        distill_code: hashes of the code that comparisons with a teacher hang on besides.
+        recipes: hashes of the settings of their recipes, by name.
+        scenes_ids: identity of the Scenes as codes and teachers name them, by split.
+        commit: of this checkout; it is named beside code that has changed.
     """
 
     code: Mapping[str, Any] = field(default_factory=dict)
@@ -65,6 +81,11 @@ class Present:
     scenes: Mapping[str, str | None] = field(default_factory=dict)
     bundle_sha256: str | None = None
     released_sha256: str | None = None
+    bundle_host: str | None = None
+    distill_code: Mapping[str, Any] = field(default_factory=dict)
+    recipes: Mapping[str, str] = field(default_factory=dict)
+    scenes_ids: Mapping[str, str | None] = field(default_factory=dict)
+    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,8 +106,11 @@ class ResultFile:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What it hangs on, by its own account."""
+        """What it hangs on, by its own account; of several teachers what the first says."""
         found = self.document.get("identity")
+        if self.kind is Kind.TEACHER:
+            seeds = [seed["identity"] for seed in self.document["seeds"].values()]
+            found = {**seeds[0], "seed": [seed["seed"] for seed in seeds]}
         return found if isinstance(found, dict) else {}
 
     @property
@@ -116,16 +140,22 @@ def here() -> Present:
     shipped = identity.shipped_identity()
     drive = drive_identity("expert", "", "")
     released = released_folder() / MANIFEST
-    scenes = {}
+    scenes, scenes_ids = {}, {}
     for split in ("val", "test", "longtail", "ood"):
         found = identity.split_identity(split)
         scenes[split] = None if found is None else str(found["content_sha256"])
+        scenes_ids[split] = identity.coded_scenes(split)
     return Present(
         identity.code_identity(),
         {name: drive[name] for name in ("world", "scoring", "closed_loop")},
         scenes,
         None if shipped is None else shipped["bundle_sha256"],
         sha256_of(released) if released.is_file() else None,
+        None if shipped is None else shipped["start_from"],
+        identity.distill_identity(),
+        identity.distill_recipes(),
+        scenes_ids,
+        identity.commit(),
     )
 
 
@@ -184,12 +214,12 @@ def _open_loop(name: str, document: dict[str, Any], present: Present) -> ResultF
     schema, _, version = str(document["schema"]).rpartition(" ")
     if (schema, version) != (OPEN_LOOP_SCHEMA, OPEN_LOOP_VERSION):
         raise ContractError("schema", document["schema"], f"{OPEN_LOOP_SCHEMA} {OPEN_LOOP_VERSION}")
-    _has(document, "", {"split": str, "identity": dict, "scenes": int, "unscored": dict})
-    _has(document["identity"], "identity.", {"data": dict, "baselines": dict})
+    has(document, "", {"split": str, "identity": dict, "scenes": int, "unscored": dict})
+    has(document["identity"], "identity.", {"data": dict, "baselines": dict})
     for row, entry in document["identity"]["baselines"].items():
-        _has(entry, f"identity.baselines.{row}.", {})
+        has(entry, f"identity.baselines.{row}.", {})
     for what, reasons in document["unscored"].items():
-        _has(reasons, f"unscored.{what}.", {})
+        has(reasons, f"unscored.{what}.", {})
     sums = sums_from_json(document.get("sums"))
     file = ResultFile(name, Kind.OPEN_LOOP, document, sums=sums)
     return ResultFile(name, file.kind, document, tuple(_stale(file, present)), sums)
@@ -197,61 +227,58 @@ def _open_loop(name: str, document: dict[str, Any], present: Present) -> ResultF
 
 def _check(kind: Kind, document: dict[str, Any]) -> None:
     """Check what the tables read of a file without sums."""
-    _has(document, "", _HEADS[kind])
+    has(document, "", _HEADS.get(kind, {}))
     for name, wanted in _OPTIONAL.items():
         if document.get(name) is not None:
-            _has(document, "", {name: wanted})
+            has(document, "", {name: wanted})
     if kind is Kind.CLOSED_LOOP:
-        _each(document, "routes", {**_ROUTE, "infractions": dict})
+        each(document, "routes", {**_ROUTE, "infractions": dict})
         identity = {"baselines": {}, **(document.get("identity") or {})}
-        _has(identity, "identity.", {"baselines": dict})
+        has(identity, "identity.", {"baselines": dict})
         for row, entry in identity["baselines"].items():
-            _has(entry, f"identity.baselines.{row}.", {})
+            has(entry, f"identity.baselines.{row}.", {})
     elif kind is Kind.BENCH:
-        _each(document, "rates", {"input_rate_hz": _NUMBER})
+        each(document, "rates", {"input_rate_hz": NUMBER})
         for number, row in enumerate(document["rates"]):
             for name in ("age_ms", "drops"):
-                _has(row.get(name) or {}, f"rates[{number}].{name}.", {})
+                has(row.get(name) or {}, f"rates[{number}].{name}.", {})
         if document.get("cameras") is not None:
-            _each(document, "cameras", _CAMERAS)
+            each(document, "cameras", _CAMERAS)
     elif kind is Kind.GATES:
-        _each(document, "failures", {"token": str, "lost": list})
+        each(document, "failures", {"token": str, "lost": list})
         for tag, means in document["means"].items():
-            figures = dict.fromkeys(["scenes", *document["means"].get("all", {})], _NUMBER)
-            _has(means, f"means.{tag}.", figures)
-        _has(document["means"].get("all"), "means.all.", dict.fromkeys(document["gates"], _NUMBER))
+            figures = dict.fromkeys(["scenes", *document["means"].get("all", {})], NUMBER)
+            has(means, f"means.{tag}.", figures)
+        has(document["means"].get("all"), "means.all.", dict.fromkeys(document["gates"], NUMBER))
     elif kind is Kind.ORACLE_CODES:
         _check_oracle_codes(document)
+    elif kind is Kind.TEACHER:
+        check_teacher(document)
+    elif kind is Kind.DISTILL:
+        check_distill(document)
     elif kind is Kind.LIGHT_PROBE:
         for name in ("bins", "states"):
             for key, values in document[name].items():
                 if values is not None:
-                    _has(values, f"{name}.{key}.", {"accuracy": _NUMBER, "scenes": int})
+                    has(values, f"{name}.{key}.", {"accuracy": NUMBER, "scenes": int})
 
 
 def _check_oracle_codes(document: dict[str, Any]) -> None:
-    _has(document["verdict"], "verdict.", {"passed": bool, "figure": str, "beaten": dict})
+    has(document["verdict"], "verdict.", {"passed": bool, "figure": str, "beaten": dict})
     for split, others in document["verdict"]["beaten"].items():
-        _has({split: others}, "verdict.beaten.", {split: list})
-    _has(document["identity"], "identity.", {"data": dict})
+        has({split: others}, "verdict.beaten.", {split: list})
+    has(document["identity"], "identity.", {"data": dict})
     for split, entry in document["identity"]["data"].items():
-        _has(entry, f"identity.data.{split}.", {})
+        has(entry, f"identity.data.{split}.", {})
     for split, found in document["splits"].items():
         where = f"splits.{split}."
-        _has(found, where, {"scenes": int, "networks": int, "rows": dict, "differences": dict})
+        has(found, where, {"scenes": int, "networks": int, "rows": dict, "differences": dict})
         for part in ("rows", "differences"):
-            for row, figures in found[part].items():
-                _has(figures, f"{where}{part}.{row}.", {})
-                for name, values in figures.items():
-                    place = f"{where}{part}.{row}.{name}"
-                    three = isinstance(values, list) and len(values) == 3
-                    if not three or any(type(value) not in _NUMBER for value in values):
-                        raise ContractError(place, values, "a value and the ends of its interval")
+            estimates(found[part], f"{where}{part}.")
 
 
-_NUMBER = (int, float)
 _ROUTE: dict[str, Any] = {
-    "name": str, "network": str, "driving_score": _NUMBER, "success": bool, "completion": _NUMBER,
+    "name": str, "network": str, "driving_score": NUMBER, "success": bool, "completion": NUMBER,
 }  # fmt: skip
 _CAMERAS: dict[str, Any] = {"arrangement": str, "sent": dict, "received": dict, "starving": list}
 _HEADS: dict[Kind, dict[str, Any]] = {
@@ -259,45 +286,24 @@ _HEADS: dict[Kind, dict[str, Any]] = {
     Kind.GATES: {
         "split": str, "scenes": int, "gates": dict, "means": dict, "missed": list, "failures": list,
     },
-    Kind.LIGHT_PROBE: {"accuracy": _NUMBER, "bins": dict, "states": dict},
+    Kind.LIGHT_PROBE: {"accuracy": NUMBER, "bins": dict, "states": dict},
     Kind.ORACLE_CODES: {
         "codebook": str, "recipe": str, "passes": int, "seeds": list, "gate_opened": dict,
         "verdict": dict, "splits": dict, "identity": dict,
     },
-    Kind.BENCH: {"backend_cpu_ms": _NUMBER, "rates": list},
+    Kind.BENCH: {"backend_cpu_ms": NUMBER, "rates": list},
     Kind.SCORE_VECTORS: {"cases": int, "discrete_mismatches": int},
-    Kind.BENCH_SCORING: {"v1_ms_256": _NUMBER, "v2_ms_256": _NUMBER},
+    Kind.BENCH_SCORING: {"v1_ms_256": NUMBER, "v2_ms_256": NUMBER},
 }  # fmt: skip
 
 
 #: Entries that a table reads where a file has them.
 _OPTIONAL: dict[str, Any] = {
     "identity": dict, "settings": dict, "machine": dict, "cameras": list, "skipped": dict,
-    "node_cpu_ms": _NUMBER, "node_minus_backend_ms": _NUMBER, "max_abs_state": _NUMBER,
-    "max_abs_score": _NUMBER,
-    "batch_64x64_ms": _NUMBER, "v1_speedup": _NUMBER, "v2_speedup": _NUMBER,
+    "node_cpu_ms": NUMBER, "node_minus_backend_ms": NUMBER, "max_abs_state": NUMBER,
+    "max_abs_score": NUMBER,
+    "batch_64x64_ms": NUMBER, "v1_speedup": NUMBER, "v2_speedup": NUMBER,
 }  # fmt: skip
-
-
-def _has(document: Any, where: str, wanted: Mapping[str, Any]) -> None:
-    """Check that a mapping has entries of these types.
-
-    Raises:
-        ContractError: it has not; names the first that is absent or wrong.
-    """
-    if not isinstance(document, dict):
-        raise ContractError(where.rstrip(".") or "file", document, "a JSON object")
-    for name, kind in wanted.items():
-        found = document.get(name)
-        if not isinstance(found, kind) or (kind is _NUMBER and isinstance(found, bool)):
-            names = kind if isinstance(kind, tuple) else (kind,)
-            expected = " or ".join(entry.__name__ for entry in names)
-            raise ContractError(f"{where}{name}", found, f"a value of type {expected}")
-
-
-def _each(document: dict[str, Any], name: str, wanted: Mapping[str, Any]) -> None:
-    for number, row in enumerate(document[name]):
-        _has(row, f"{name}[{number}].", wanted)
 
 
 def _stale(file: ResultFile, present: Present) -> list[str]:
@@ -318,6 +324,28 @@ def _stale(file: ResultFile, present: Present) -> list[str]:
     if file.kind is Kind.ORACLE_CODES:
         scenes = {split: entry.get("content_sha256") for split, entry in found["data"].items()}
         return different(found, present.code) + different(scenes, present.scenes)
+    if file.kind is Kind.TEACHER:
+        scenes = {"scenes": found["scenes_id"]}
+        return different(scenes, {"scenes": present.scenes_ids.get(file.split)})
+    if file.kind is Kind.DISTILL:
+        return _stale_distill(found, present)
     found.setdefault("bundle_sha256", file.document.get("bundle_sha256"))
     now = {"world": present.code.get("world"), "bundle_sha256": present.bundle_sha256}
     return different(found, now)
+
+
+def _stale_distill(found: Mapping[str, Any], present: Present) -> list[str]:
+    """Say what of a comparison has changed: code (with both commits), Scenes, recipes, the host.
+
+    A bundle that ships is the host, or a student that went on from it.
+    """
+    stale = different(found, {**present.code, **present.distill_code})
+    if stale:
+        stale += different(found, {"commit": present.commit})
+    scenes = {split: entry.get("content_sha256") for split, entry in found["data"].items()}
+    stale += different(scenes, present.scenes)
+    stale += [f"recipe {text}" for text in different(found["recipes"], present.recipes)]
+    if present.bundle_host != found["host"]:
+        own = {f"host {found['host']}, bundle": found.get("bundle_sha256")}
+        stale += different(own, dict.fromkeys(own, present.bundle_sha256))
+    return stale

@@ -308,7 +308,7 @@ def test_the_same_files_give_the_same_bytes(folder: Path, present: Present) -> N
 def test_an_empty_or_absent_folder(tmp_path: Path, present: Present) -> None:
     (tmp_path / "results").mkdir()
     text = written(tmp_path / "results", present)
-    assert text.count("No result yet") == 8
+    assert text.count("No result yet") == 10
     assert not (tmp_path / "results.png").exists()
     with pytest.raises(FileNotFoundError, match="none"):
         write_report(tmp_path / "none", tmp_path / "results.md", present)
