@@ -19,6 +19,8 @@ from latentvla_training.distill.contenders import (
     Contest,
     train_contender,
 )
+from latentvla_training.distill.costs import pinned_costs, plan_costs
+from latentvla_training.distill.examples import LONGTAIL, RULE, shown_scenes
 from latentvla_training.distill.settings import DistillRecipe, of_seed
 from latentvla_training.distill.student import student_answers
 from latentvla_training.distill.teaching import Teaching, open_teaching
@@ -28,6 +30,7 @@ from latentvla_training.planner.contender_scores import (
     GIVEN,
     SUFFIXES,
     Plans,
+    ScoredSplit,
     as_lists,
     score_contenders,
 )
@@ -48,9 +51,17 @@ from latentvla_training.planner.head_training import (
 )
 from latentvla_training.planner.hosts import Host
 from latentvla_training.planner.losses import LossSettings
-from latentvla_training.report.identity import code_identity, commit
+from latentvla_training.planner.scene_groups import tag_groups
+from latentvla_training.report.identity import (
+    code_identity,
+    commit,
+    distill_identity,
+    settings_hash,
+)
 from latentvla_training.report.identity import scenes_identity as scenes_hash
 from latentvla_training.report.network_sums import NetworkSums
+from latentvla_training.teacher.commands import teacher_place
+from latentvla_training.teacher.release import load_teacher
 
 #: By which goals are judged, and how much of the gain a student is to keep (experiments.md 6).
 GOAL_FIGURE, GOAL_RETENTION = "pdms", 0.6
@@ -159,6 +170,7 @@ def evaluate(
         plans[name] = {GIVEN: plans_on_features(given, plain)}
     said: dict[str, dict[str, Tensor]] = {name: {} for name in split_names}
     opened: dict[str, list[float]] = {}
+    modules: dict[str, PlannerOnFeatures] = {}
     entries = [(contender, contender, recipe) for contender in CONTENDERS]
     entries += [(variant_row(variant.name), STUDENT, variant) for variant in variants]
     for seed in seeds:
@@ -172,6 +184,7 @@ def evaluate(
                 may_train=False,
             )
             found = train_contender(contender, contest)
+            modules.setdefault(row, found.module)  # of the first seed
             opened.setdefault(row, []).append(opened_gate(found.module.planner))
             for name in split_names:
                 key, features = f"{row}/{seed}", found.features[name]
@@ -181,26 +194,41 @@ def evaluate(
                 else:
                     plans[name][key] = plans_on_features(found.module, features)
     rows = [row for row, _, _ in entries]
-    figures = {
-        name: split_figures(splits[name], teaching, plans[name], said[name], rows, seeds, progress)
-        for name in split_names
-    }
+    figures: dict[str, dict[str, Any]] = {}
+    examples: list[dict[str, Any]] = []
+    for name in split_names:
+        split = splits[name]
+        scored = scored_split(split, plans[name], rows, seeds, progress)
+        figures[name] = split_figures(split, teaching, scored, said[name], rows, seeds)
+        if name == LONGTAIL:
+            examples = shown_scenes(name, split.reader, scored.values, plans[name], seeds[0])
+    asked = load_teacher(teacher_place(teacher), teaching.codebook)
+    costs = plan_costs(modules, HOST, STUDENT, asked, splits[split_names[0]].reader)
     run = recipe.heads.run
+    passes = run.steps * run.batch_size
     result = {
         "distilled": recipe.name,
         "teacher": teaching.teacher,
         "codebook": teaching.codebook,
-        "passes": run.steps * run.batch_size,
+        "passes": passes,
         "seeds": list(seeds),
         "contenders": rows,
         "identity": {
             "host": host.identity,
+            "bundle_sha256": host.bundle_sha256,
+            "recipe": recipe.name,
+            "recipes": {own.name: settings_hash(own) for own in (recipe, *variants)},
+            "passes": passes,
+            "seed": list(seeds),
             **code_identity(),
+            **distill_identity(),
             "commit": commit(),
             "data": {name: scenes_hash(split.reader.paths) for name, split in splits.items()},
         },
         "gates": opened,
         "goals": {name: goals(found) for name, found in figures.items()},
+        "costs": {**costs, "pinned": pinned_costs()},
+        "examples": {"rule": RULE, "scenes": examples},
         "splits": figures,
     }
     if json_path is not None:
@@ -208,22 +236,31 @@ def evaluate(
     return result
 
 
-def split_figures(
+def scored_split(
     split: CodedSplit,
-    teaching: Teaching,
     plans: Mapping[str, Plans],
-    said: Mapping[str, Tensor],
     rows: Sequence[str],
     seeds: Sequence[int],
     progress: bool = True,
+) -> ScoredSplit:
+    """Score plans (N, 8, 3) by ``GIVEN`` and ``<row>/<seed>``, also by tag of the Scenes."""
+    known, tags = split.codes.mask.all(axis=1), tag_groups(split.reader)
+    return score_contenders(split.reader, known, plans, rows, seeds, progress, tags)
+
+
+def split_figures(
+    split: CodedSplit,
+    teaching: Teaching,
+    scored: ScoredSplit,
+    said: Mapping[str, Tensor],
+    rows: Sequence[str],
+    seeds: Sequence[int],
 ) -> dict[str, Any]:
-    """Return scores, differences, retention and token figures of a split.
+    """Return scores, differences, retention and token figures of a split; ``sums`` also by tag.
 
     Args:
-        plans: (N, 8, 3) by ``GIVEN`` and ``<row>/<seed>``. said: logits (N, 12, 16) of students.
+        said: logits (N, 12, 16) of students by ``<row>/<seed>``.
     """
-    known = split.codes.mask.all(axis=1)
-    scored = score_contenders(split.reader, known, plans, rows, seeds, progress)
     students = [row for row in rows if row.partition(":")[0] == STUDENT]
     pairs = [(row, base) for base in (HOST, FREE) for row in (TEACHER, *students)]
     pairs += [(FREE, HOST), (STUDENT, TEACHER), (HOST, GIVEN)]

@@ -34,12 +34,14 @@ class ScoredSplit:
 
     Attributes:
         sums: of every seed; rows are ``GIVEN``, the contenders and the expert.
-        groups: (N,) bool of ``DECISION`` and ``KNOWN``.
+        groups: (N,) bool of ``DECISION`` and ``KNOWN``, and of others that were asked for.
+        values: (N,) of every Scene, by ``<row>/<seed>`` and figure.
         scenes_unscored: how many Scenes could not be scored, by reason.
     """
 
     sums: tuple[NetworkSums, ...]
     groups: dict[str, NDArray[np.bool_]]
+    values: dict[str, dict[str, NDArray[np.float64]]]
     scenes_unscored: dict[str, int]
 
     @property
@@ -77,11 +79,13 @@ def score_contenders(
     contenders: Sequence[str],
     seeds: Sequence[int],
     progress: bool = True,
+    others: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> ScoredSplit:
     """Score plans (N, 8, 3) by ``GIVEN`` and ``<contender>/<seed>``, and the expert.
 
     Args:
-        known: (N,) whether all codes of a Scene are.
+        known: (N,) whether all codes of a Scene are. others: (N,) bool of further groups by name,
+            which get ``FIGURES``; the sums alone tell of them.
     """
     columns = reader.columns
     plans = {**plans, EXPERT: expert_plans(reader)}
@@ -89,17 +93,17 @@ def score_contenders(
     future, mask = columns["future_2hz"], columns["future_mask"]
     values: dict[str, dict[str, NDArray[np.float64]]] = {}
     for name, poses in plans.items():
-        found = {key: scores.rows[name][key] for key in SCORES if name in scores.rows}
+        found = dict(scores.rows.get(name, {}))
         if name != EXPERT:  # of the expert from itself it says nothing
             found["ade"] = displacement_errors(poses, future, mask).ade
         values[name] = found
-    groups = {DECISION: _decision(reader), KNOWN: known}
+    groups = {DECISION: _decision(reader), KNOWN: known, **(others or {})}
     parts = []
     for seed in seeds:
         rows = {row: values[f"{row}/{seed}"] for row in contenders}
         rows = {GIVEN: values[GIVEN], **rows, EXPERT: values[EXPERT]}
         parts.append(sums_of(columns["network"], rows, groups, {"": FIGURES}))
-    return ScoredSplit(tuple(parts), groups, dict(scores.scenes_unscored))
+    return ScoredSplit(tuple(parts), groups, values, dict(scores.scenes_unscored))
 
 
 def _decision(reader: ShardReader) -> NDArray[np.bool_]:
@@ -111,7 +115,7 @@ def _decision(reader: ShardReader) -> NDArray[np.bool_]:
 
 
 def means(sums: NetworkSums, row: str) -> dict[str, list[float]]:
-    """Return the means of a row by figure, with the suffix of the group."""
+    """Return the means of a row by figure, with the suffix of the group; sub-scores of all."""
     found = {
         f"{figure}{suffix}": sums.mean(row, figure, group)
         for group, suffix in SUFFIXES.items()
@@ -121,11 +125,12 @@ def means(sums: NetworkSums, row: str) -> dict[str, list[float]]:
 
 
 def differences(sums: NetworkSums, first: str, second: str) -> dict[str, list[float]]:
-    """Return the paired differences of two rows, ``first`` minus ``second``, likewise."""
+    """Return the paired differences of ``FIGURES``, ``first`` minus ``second``, likewise."""
     found = {
         f"{figure}{suffix}": sums.difference(first, second, figure, group)
         for group, suffix in SUFFIXES.items()
         for figure in sums.figures(group)
+        if figure in FIGURES
     }
     return as_lists(found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from latentvla_training import cli
 from latentvla_training.distill import commands
+from latentvla_training.distill import costs as costs_module
 from latentvla_training.distill.contenders import CONTENDERS
 from latentvla_training.distill.export import load_student
 from latentvla_training.planner.hosts import Host, bundle_planner
@@ -38,8 +40,16 @@ def run(monkeypatch: pytest.MonkeyPatch, host: Host) -> Callable[[str], object]:
 
 
 def test_from_training_to_the_bundle(
-    place: Place, run: Callable[[str], object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Place,
+    run: Callable[[str], object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    pinned = {"ratio": 86.0}  # of the paper's size: counted in test_describe, and not at once
+    monkeypatch.setattr("latentvla_training.distill.evaluation.pinned_costs", lambda: pinned)
+    measure = partial(costs_module.plan_costs, calls=3)
+    monkeypatch.setattr("latentvla_training.distill.evaluation.plan_costs", measure)
     variant = tmp_path / "smoke_causal.yaml"
     variant.write_text(VARIANT)
     runs, result = tmp_path / "runs", tmp_path / "results" / "distill.json"
@@ -62,6 +72,17 @@ def test_from_training_to_the_bundle(
     assert set(found["tokens"]["student"]) == {"nll", "accuracy", "kl", "agreement"}
     assert set(found["tokens"]["teacher"]) == {"nll", "accuracy"}
     assert document["gates"]["host"] == [0.0] and document["gates"]["student"] != [0.0]
+    assert document["identity"]["recipes"].keys() == {"smoke", "smoke_causal"}
+    costs = document["costs"]
+    assert set(costs["rows"]) == {*rows, "teacher_answer"} and costs["pinned"] == pinned
+    host, student, online, answer = (
+        costs["rows"][row] for row in ("host", "student", "teacher", "teacher_answer")
+    )
+    for name in ("parameters", "flops", "peak_mib"):
+        assert 0 < host[name] < student[name] < online[name] and answer[name] < online[name]
+    assert host["cpu_ms"] > 0.0 and host["to_host"] == 1.0 < online["to_host"]
+    assert costs["teacher_by_student"]["cpu"] > 0.0
+    assert document["examples"]["scenes"] == []  # longtail is not scored here
 
     seed, out = runs / "seed0", tmp_path / "bundle"
     (student,) = seed.glob("student-smoke-*")

@@ -7,11 +7,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from latentvla_training.data.shards import load_split, split_folder, write_shard
+from latentvla_training.distill.costs import in_turn, parts_that_run
 from latentvla_training.distill.evaluation import check_family, check_seeds, goals, retention
-from latentvla_training.distill.settings import load_distill_recipe
+from latentvla_training.distill.examples import event_groups, shown_scenes, telling_scenes
+from latentvla_training.distill.settings import (
+    PoolingSettings,
+    StudentSettings,
+    load_distill_recipe,
+)
+from latentvla_training.distill.student import make_source
+from latentvla_training.planner.head_training import FreeQueries, NoStates, PlannerOnFeatures
+from latentvla_training.planner.losses import LossSettings
 from latentvla_training.report.network_sums import NetworkSums, sums_of
+from latentvla_training.world.episode import EventName
+from torch import Tensor
 
 from latentvla_ros.contract import ContractError
+from latentvla_ros.model.config import PlannerConfig
+from latentvla_ros.model.planner import StudentPlanner
+
+from .conftest import SHARD_RECIPE, Place, make_scene
 
 
 def sums(gain: float, kept: float, noise: float) -> NetworkSums:
@@ -62,3 +78,64 @@ def test_recipes_of_another_family_are_not_compared() -> None:
     for seeds in ((), (1, 1)):
         with pytest.raises(ContractError, match="seeds"):
             check_seeds(seeds)
+
+
+EVENT = np.array([True, True, True, False])
+
+
+def test_scenes_that_tell_are_chosen_by_the_teachers_gain_one_an_event() -> None:
+    host, teacher = np.array([0.2, 0.5, 0.5, 0.0]), np.array([0.7, 0.9, 0.5, 1.0])
+    groups = {"cut_in": EVENT, "blocked_lane": ~EVENT, "red_light_runner": EVENT[[3, 0, 1, 2]]}
+    found = telling_scenes(groups, host, teacher)
+    assert found == [("blocked_lane", 3), ("cut_in", 0)]  # 3 is the runner's best too: once
+    assert telling_scenes(groups, host, teacher, count=1) == [("blocked_lane", 3)]
+    assert telling_scenes({"cut_in": EVENT}, teacher, host) == []  # no gain, nothing to show
+
+
+def test_what_is_shown_is_enough_to_draw_and_names_its_scene(place: Place) -> None:
+    folder = split_folder("longtail")
+    scenes = [make_scene(index, "longtail-0000") for index in range(4)]
+    scenes = [
+        replace(scene, labels=replace(scene.labels, tags=f"night,{EventName.CUT_IN.value}"))
+        for scene in scenes
+    ]
+    info = write_shard(folder / "longtail-0000-00.parquet", scenes, SHARD_RECIPE)
+    reader = load_split("longtail")
+    scores = {"host/1": 0.5, "teacher/1": 0.5, "student/1": 0.4}
+    values = {row: {"pdms": np.full(4, value)} for row, value in scores.items()}
+    values["teacher/1"]["pdms"][2] = 1.0
+    plans = {row: np.full((4, 8, 3), 7.0, np.float32) for row in scores}
+    assert list(event_groups(reader)) == ["cut_in"]  # the weather is no event
+    (found,) = shown_scenes("longtail", reader, values, plans, 1)
+    assert (found["token"], found["tag"]) == ("longtail-0000-00/2", "cut_in")
+    assert found["shard_sha256"] == info.content_sha256
+    assert found["pdms"] == {"host": 0.5, "teacher": 1.0, "student": 0.4}
+    assert found["plans"]["student"] == [[7.0, 7.0, 7.0]] * 8
+    np.testing.assert_allclose(found["driven"], reader.columns["future_2hz"][2], atol=1e-3)
+    assert shown_scenes("longtail", reader, {row: {} for row in scores}, plans, 1) == []
+
+
+def test_costs_count_what_runs_and_measure_in_turn(tiny: PlannerConfig) -> None:
+    planner, none = StudentPlanner(tiny), LossSettings(auxiliary=0.0)
+    count = {
+        type(source).__name__: sum(
+            value.numel()
+            for part in parts_that_run(PlannerOnFeatures(planner, source, none))
+            for value in ([part] if isinstance(part, Tensor) else part.parameters())
+        )
+        for source in (
+            NoStates(),
+            FreeQueries(tiny.width),
+            make_source(planner, StudentSettings(), PoolingSettings()),
+        )
+    }
+    whole = sum(value.numel() for value in planner.parameters())
+    fusion = sum(value.numel() for value in planner.head.fusion.parameters())
+    reasoner = sum(value.numel() for value in planner.reasoner.parameters())
+    assert count["ReasonerStates"] == whole  # without the readout, which ends with training
+    assert count["NoStates"] == whole - fusion - reasoner
+    assert count["FreeQueries"] == whole - reasoner + 12 * tiny.width
+    order: list[str] = []
+    works = {name: lambda name=name: order.append(name) for name in "ab"}
+    assert {len(values) for values in in_turn(works, 4).values()} == {4}
+    assert order[:4] == ["a", "b", "a", "b"] and len(order) > 8  # some calls to begin with
