@@ -155,6 +155,8 @@ def _draw_gains(
 
 
 def _draw_times(axes: Axes, found: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
     split, costs = _shown_split(found), found["costs"]["rows"]
     rows = found["splits"][split]["rows"]
     for row in sorted(costs, key=lambda name: name in _COLOURS):  # variants lie below
@@ -169,15 +171,19 @@ def _draw_times(axes: Axes, found: Mapping[str, Any]) -> None:
         axes.plot(time, 100 * mean.value, "o", color=colour, markersize=9 if named else 5)
         axes.annotate(
             tables.title(row) if named else row.partition(":")[2], (time, 100 * mean.value),
-            xytext=(8, 4), textcoords="offset points", fontsize=8 if named else 6, color=colour,
+            xytext=(8, -12 if row == HOST else 6), textcoords="offset points",
+            fontsize=8 if named else 6, color=colour,
         )  # fmt: skip
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.35)
     axes.set_xlabel("CPU ms a plan, one thread (log)", fontsize=9)
     ratio, pinned = found["costs"]["teacher_by_student"]["cpu"], found["costs"]["pinned"]["ratio"]
     axes.set_title(
-        f"time against PDMS, % ({split})\nthe teacher takes {ratio:.1f} times the student here, "
-        f"{pinned:.0f} times at the paper's size",
+        f"time against PDMS, % ({split}); the teacher takes {ratio:.1f}\n"
+        f"times the student here, {pinned:.0f} times at the paper's size",
         loc="left", fontsize=10,
     )  # fmt: skip
     plain(axes)
@@ -213,5 +219,5 @@ def _draw_scenes(figure: SubFigure, found: Mapping[str, Any]) -> None:
         panels[1, 0].plot([], [], color=_COLOURS[row], label=tables.title(row))
     figure.legend(
         *panels[1, 0].get_legend_handles_labels(),
-        loc="lower center", ncols=4, frameon=False, fontsize=9,
+        loc="outside lower center", ncols=4, frameon=False, fontsize=9,
     )  # fmt: skip
