@@ -225,6 +225,7 @@ def run_training(
     bar.close()
     if writer is not None:
         writer.close()
+    accelerator.wait_for_everyone()  # whoever goes on finds the last checkpoint
     return averaged.module
 
 

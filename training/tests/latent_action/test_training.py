@@ -158,6 +158,23 @@ def test_killed_in_every_stage(splits: Path, recipe: CodebookRecipe) -> None:
     assert_same(splits / "whole", folder, ("frames", "environment", "ego"))
 
 
+def test_two_processes_share_the_batches_of_every_stage(
+    splits: Path, recipe: CodebookRecipe
+) -> None:
+    """The second one goes on from stage to stage only with what the first has kept."""
+    path, folder = splits / "recipe.yaml", splits / "shared"
+    path.write_text(_recipe_text(recipe))
+    command = [sys.executable, "-m", "latentvla_training.cli", "codebook", "train"]
+    command += ["--recipe", str(path), "--run", str(folder), "--processes", "2"]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    for stage in ("frames", "environment", "ego"):
+        assert all(torch.isfinite(value).all() for value in weights(folder, stage).values())
+    assert load_run(folder).recipe.name == recipe.name
+
+
 def _recipe_text(recipe: CodebookRecipe) -> str:
     """Return ``smoke`` with a checkpoint after every step."""
     values = json.loads(json.dumps(asdict(recipe)))
