@@ -182,8 +182,8 @@ def _draw_times(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_xlabel("CPU ms a plan, one thread (log)", fontsize=9)
     ratio, pinned = found["costs"]["teacher_by_student"]["cpu"], found["costs"]["pinned"]["ratio"]
     axes.set_title(
-        f"time against PDMS, % ({split}); the teacher takes {ratio:.1f}\n"
-        f"times the student here, {pinned:.0f} times at the paper's size",
+        f"time against PDMS, % ({split}); teacher by student:\n"
+        f"{ratio:.1f} times here, {pinned:.0f} times at the paper's size",
         loc="left", fontsize=10,
     )  # fmt: skip
     plain(axes)
