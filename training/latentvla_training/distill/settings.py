@@ -122,7 +122,7 @@ class DistillRecipe:
     """Everything that decides a comparison.
 
     Attributes:
-        name: of the recipe. base: name of the recipe that it shares all but the student with, or "".
+        name: of the recipe. base: name of the one that it shares all but the student with, or "".
         heads: how all contenders are trained. pooling: of the teacher's states.
         reasoner: the student's first phase. student: what it learns.
     """

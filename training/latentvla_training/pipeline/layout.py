@@ -56,6 +56,10 @@ class Layout:
         """Return the folder of a teacher's run."""
         return self.runs / "teacher" / f"{recipe}-s{seed}"
 
+    def oracle_run(self, recipe: str) -> Path:
+        """Return the folder of the runs of the gate of the true codes."""
+        return self.runs / f"oracle_{recipe}"
+
     def contest(self, family: str) -> Path:
         """Return the folder of the runs of a comparison."""
         return self.runs / "distill" / family

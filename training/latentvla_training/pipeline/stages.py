@@ -259,7 +259,8 @@ def _oracle_codes(plan: Plan) -> list[Step]:
     result = plan.layout.results / "oracle_codes.json"
     arguments = ("oracle-codes", "--codes", plan.codes, "--bundle", plan.host)
     arguments += ("--recipe", stage.recipe, "--seeds", *map(str, stage.seeds))
-    arguments += ("--splits", *stage.splits, "--run", str(plan.contest), "--json", str(result))
+    run = plan.layout.oracle_run(stage.recipe)
+    arguments += ("--splits", *stage.splits, "--run", str(run), "--json", str(result))
     gate = Gate("Do the true codes improve the planner?", result, artefacts.oracle_passed)
 
     def done() -> bool:
