@@ -297,7 +297,7 @@ def _teacher(plan: Plan) -> list[Step]:
 
 def _teacher_report(plan: Plan) -> list[Step]:
     stage, runs = plan.recipe.teacher, plan.teacher_runs
-    result = plan.layout.evidence / "teacher.json"
+    result = plan.layout.results / "teacher.json"
     arguments = ("teacher", "evaluate", "--codes", plan.codes, "--runs", *map(str, runs))
     arguments += ("--split", stage.split, "--json", str(result))
     arguments += ("--markdown", str(plan.layout.out / "teacher.md"))
@@ -347,7 +347,7 @@ def _distill(plan: Plan) -> list[Step]:
 
 def _distill_report(plan: Plan) -> list[Step]:
     stage = plan.recipe.distill
-    result = plan.layout.evidence / "distill.json"
+    result = plan.layout.results / "distill.json"
     arguments = ("distill", "evaluate", *_distill_arguments(plan))
     arguments += ("--seeds", *map(str, stage.seeds), "--splits", *stage.splits)
 

@@ -86,17 +86,17 @@ def test_from_nothing_to_the_bundle(tmp_path: Path) -> None:
     assert bundle.manifest.codebook_id == codes.name and host.manifest.codebook_id is None
     made = bundle.manifest.provenance
     assert made["start_from"].startswith("smoke_host-1-") and made["teacher_id"]
-    for name in ("codebook", "teacher", "distill"):
-        assert json.loads((tmp_path / "evidence" / f"{name}.json").read_text())
+    for path in ("evidence/codebook", "results/oracle_codes", "results/teacher", "results/distill"):
+        assert json.loads((tmp_path / f"{path}.json").read_text())
     for page in ("results", "latent_actions", "teacher"):
         assert (tmp_path / f"{page}.md").read_text().startswith("# ")
 
     # What is there is left; what was lost is made again, and what hangs on it.
     (student,) = (tmp_path / "runs" / "distill" / "smoke" / "seed0").glob("student-*")
     (student / "checkpoint.pt").unlink()
-    lost = ("distill", "distill-report", "bundle")
+    lost = ("distill", "distill-report", "bundle", "report")
     assert " no " not in run("--dry-run", "--until", "teacher-cache")
     said = run("--from", "teacher")
     for stage in STAGES[STAGES.index("teacher") :]:
-        assert (f"{stage}: is there" in said) == (stage not in (*lost, "teacher")), said
+        assert (f"] {stage}: is there" in said) == (stage not in (*lost, "teacher")), said
     assert load_bundle(str(tmp_path / "bundles" / "smoke")).content_sha256 == bundle.content_sha256
