@@ -139,6 +139,18 @@ def read_shard_info(path: Path) -> ShardInfo | None:
     return info if info and info.format_version == scene_table.FORMAT_VERSION else None
 
 
+def shard_info(path: Path) -> ShardInfo:
+    """Return a shard's footer.
+
+    Raises:
+        ContractError: the file is no complete shard of this format.
+    """
+    info = read_shard_info(path)
+    if info is None:
+        raise ContractError(f"shard {path}", "no readable footer", "a whole shard")
+    return info
+
+
 def _footer(path: Path) -> ShardInfo | None:
     import pyarrow as pa
     import pyarrow.parquet as pq

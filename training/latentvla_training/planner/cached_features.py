@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.planner import StudentPlanner
-from latentvla_training.data.shards import ShardReader, read_shard_info
+from latentvla_training.data.shards import ShardReader, shard_info
 from latentvla_training.data.whole_file import write_whole
 from latentvla_training.world.networks import data_root
 
@@ -157,18 +157,6 @@ def _check_views(planner: StudentPlanner, reader: ShardReader) -> None:
     found = tuple(view["time_offset_s"] for view in views) if views else wanted[:count]
     if count != len(wanted) or found != wanted:
         raise ContractError("scene.views", f"{count} at {found} s", f"those at {wanted} s")
-
-
-def shard_info(path: Path) -> Any:
-    """Return what the footer of a shard says.
-
-    Raises:
-        ContractError: it has none.
-    """
-    info = read_shard_info(path)
-    if info is None:
-        raise ContractError(f"shard {path}", "no readable footer", "a whole shard")
-    return info
 
 
 def _identity(shard: Path, trunk: str) -> dict[str, str]:

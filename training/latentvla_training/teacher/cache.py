@@ -31,7 +31,7 @@ from latentvla_training.data.shards import (
     ShardInfo,
     ShardReader,
     is_disk_full,
-    read_shard_info,
+    shard_info,
 )
 from latentvla_training.data.whole_file import write_whole
 from latentvla_training.planner.dataset import collate
@@ -121,7 +121,7 @@ def ensure_cache(
 
     identity = cache_identity(run, reader)
     folder = cache_folder(identity["teacher"], split, root)
-    infos = [_info(path) for path in reader.paths]
+    infos = [shard_info(path) for path in reader.paths]
     starts = np.append(0, np.cumsum([info.scenes for info in infos]))
     absent = [
         number
@@ -185,7 +185,7 @@ class CachedTeacher:
     def __init__(self, folder: Path, reader: ShardReader, identity: dict[str, str]) -> None:
         parts: dict[str, list[NDArray[Any]]] = {VISUAL: [], ACTION: [], MARGINALS: [], CODES: []}
         for path in reader.paths:
-            wanted = _of_shard(identity, _info(path))
+            wanted = _of_shard(identity, shard_info(path))
             tensors = _read(folder / f"{path.stem}{SUFFIX}", wanted)
             for name, values in parts.items():
                 values.append(tensors[name])
@@ -197,13 +197,6 @@ class CachedTeacher:
 
     def __len__(self) -> int:
         return len(self.codes)
-
-
-def _info(path: Path) -> ShardInfo:
-    info = read_shard_info(path)
-    if info is None:
-        raise ContractError(f"shard {path}", "no readable footer", "a whole shard")
-    return info
 
 
 def _of_shard(identity: dict[str, str], info: ShardInfo) -> dict[str, str]:
