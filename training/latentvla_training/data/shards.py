@@ -188,14 +188,28 @@ class ShardReader(Sequence[Scene]):
     Args:
         paths: shards, in the order of the index.
         cached_shards: how many shards' pictures stay in memory (heavy labels: eight).
+        labelled_share: of the shards, evenly among them, have labels of maps, road users and lights
+            for whoever reads; of the others there are pictures and odometry (the driven future is
+            odometry). 1: all of them.
+
+    Attributes:
+        labelled: (N,) whether a Scene is in a shard with labels.
 
     Raises:
-        ContractError: a file is no complete shard; so do the methods when one is damaged inside.
+        ContractError: a file is no complete shard; so do the methods when one is damaged inside,
+            and those that read labels of a Scene that has none.
     """
 
-    def __init__(self, paths: Sequence[Path], cached_shards: int | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        cached_shards: int | None = None,
+        labelled_share: float = 1.0,
+    ) -> None:
         self.paths = tuple(Path(path) for path in paths)
         self._cached_shards = cached_shards
+        every = np.floor(labelled_share * np.arange(len(self.paths) + 1) + 1e-9)
+        self._shard_labelled = np.diff(every) > 0
         self._pictures: OrderedDict[int, pyarrow.Table] = OrderedDict()
         self._labels: OrderedDict[int, dict[str, list[np.ndarray[Any, Any]]]] = OrderedDict()
         self.columns: dict[str, NDArray[Any]] = {}
@@ -220,6 +234,14 @@ class ShardReader(Sequence[Scene]):
             raise ContractError("shards.views", sorted(views), "one number of views in all shards")
         for name, values in parts.items():
             self.columns[name] = np.asarray(values)
+        self.labelled: NDArray[np.bool_] = np.repeat(self._shard_labelled, counts)
+
+    def part(self, max_shards: int = 0, labelled_share: float = 1.0) -> ShardReader:
+        """Return a reader of the first ``max_shards`` (0: all), with fewer labels."""
+        if not max_shards and labelled_share == 1.0:
+            return self
+        paths = self.paths[:max_shards] if max_shards else self.paths
+        return ShardReader(paths, self._cached_shards, labelled_share)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -272,6 +294,8 @@ class ShardReader(Sequence[Scene]):
         return self._heavy(shard)[name][row]
 
     def _heavy(self, shard: int) -> dict[str, list[np.ndarray[Any, Any]]]:
+        if not self._shard_labelled[shard]:
+            raise ContractError(f"labels of shard {self.paths[shard].stem}", "hidden", "labelled")
         if shard not in self._labels:
             table = _read_columns(self.paths[shard], scene_table.HEAVY_LABELS)
             self._labels[shard] = {

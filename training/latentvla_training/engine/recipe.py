@@ -100,27 +100,40 @@ class RunSettings(LoopSettings):
 
     Attributes:
         prior_steps: of 256 scenes that the ego prior is trained for before all else (no images).
+        labelled_repeats: how often an epoch shows a Scene with labels of maps and road users, where
+            ``data.labelled_share`` leaves others without.
     """
 
     prior_steps: int = 3000
+    labelled_repeats: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.prior_steps < 1:
-            raise ContractError("run.prior_steps", self.prior_steps, "at least 1")
+        for name in ("prior_steps", "labelled_repeats"):
+            if getattr(self, name) < 1:
+                raise ContractError(f"run.{name}", getattr(self, name), "at least 1")
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Splits to train and validate on, and at most how many shards of the first (0: all)."""
+    """Splits to train and validate on.
+
+    Attributes:
+        train_split, val_split: names. max_shards: at most so many of the first; 0: all.
+        labelled_share: of those shards whose maps, road users and lights may be read; of the others
+            there are pictures and odometry (``scarce_maps`` of experiments.md section 6).
+    """
 
     train_split: str = "train"
     val_split: str = "val"
     max_shards: int = 0
+    labelled_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.max_shards < 0:
             raise ContractError("data.max_shards", self.max_shards, "at least 0")
+        if not 0.0 < self.labelled_share <= 1.0:
+            raise ContractError("data.labelled_share", self.labelled_share, "above 0, at most 1")
 
 
 @dataclass(frozen=True)

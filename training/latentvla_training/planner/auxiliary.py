@@ -83,7 +83,8 @@ class AuxiliaryHeads(nn.Module):
         """Classify the own lamps in every view that shows them, and as many random places.
 
         Args:
-            batch: ``lamps`` (B, 3, 3), ``light`` (B,), ``view_mask`` and calibration.
+            batch: ``lamps`` (B, 3, 3), ``light`` (B,), ``labelled`` (B,), ``view_mask`` and
+                calibration.
 
         Returns:
             logits (2 B V, 4) none, red, yellow, green, and their classes (2 B V,) or ``IGNORE``.
@@ -108,11 +109,9 @@ class AuxiliaryHeads(nn.Module):
             rows = sampled.transpose(1, 2).reshape(len(grid), 2, -1).transpose(0, 1).flatten(0, 1)
             logits = self.lamps(rows)
         light = batch["light"].repeat_interleave(views)
+        read = (batch["view_mask"] & batch["labelled"][:, None]).flatten()
         classes = torch.cat(
-            [
-                torch.where(shown, light, IGNORE),
-                torch.where(batch["view_mask"].flatten(), 0, IGNORE),
-            ]
+            [torch.where(shown, light, IGNORE), torch.where(read, 0, IGNORE)],
         )
         return logits, classes
 
@@ -120,7 +119,13 @@ class AuxiliaryHeads(nn.Module):
 def auxiliary_loss(
     heads: AuxiliaryHeads, predicted: dict[str, Tensor], batch: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the weighted losses by name; ``batch`` holds ``AuxiliaryTargets`` by field name."""
+    """Return the weighted losses by name.
+
+    Args:
+        batch: ``AuxiliaryTargets`` by field name, and ``labelled`` (B,) whether they are known.
+    """
+    labelled = batch["labelled"].float()
+    scenes = labelled.sum().clamp(min=1.0)
     bits = torch.arange(len(RASTER_PLANES), device=batch["raster"].device).view(1, -1, 1, 1)
     raster = ((batch["raster"][:, None].to(torch.int64) >> bits) & 1).float()
     per_cell = functional.binary_cross_entropy_with_logits(
@@ -130,7 +135,7 @@ def auxiliary_loss(
     velocity = 0.25 * batch["velocity"].float()
     speed_error = functional.smooth_l1_loss(predicted["velocity"], 0.2 * velocity, reduction="none")
     losses = {
-        "raster": (per_cell * heads.plane_weight).mean(),
+        "raster": ((per_cell * heads.plane_weight).mean(dim=(1, 2, 3)) * labelled).sum() / scenes,
         "velocity": 2.0 * (speed_error * occupied).sum() / occupied.sum().clamp(min=1.0),
     }
     light = batch["light"]
@@ -162,8 +167,9 @@ def auxiliary_loss(
     gap = batch["leader"][:, 1].clamp(max=LEADER_RANGE_M) * 0.05
     count = exists.sum().clamp(min=1.0)
     leader = predicted["leader"]
+    sees = functional.binary_cross_entropy_with_logits(leader[:, 0], exists, reduction="none")
     losses["leader"] = (
-        0.3 * functional.binary_cross_entropy_with_logits(leader[:, 0], exists)
+        0.3 * (sees * labelled).sum() / scenes
         + 0.3 * ((leader[:, 1] - gap).abs() * exists).sum() / count
         + 0.3 * ((leader[:, 2] - 0.2 * batch["leader"][:, 2]).abs() * exists).sum() / count
     )

@@ -162,8 +162,8 @@ def open_splits(
     result = {}
     for name, reader in readers.items():
         own = found[name]
-        if name == train and data.max_shards:
-            reader = ShardReader(reader.paths[: data.max_shards])
+        if name == train:
+            reader = reader.part(data.max_shards, data.labelled_share)
             count = len(reader)
             own = replace(
                 own,

@@ -19,7 +19,12 @@ from latentvla_ros.model.config import PlannerConfig
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner.augmentation import AugmentationSettings, augment
 from latentvla_training.planner.lamps import own_lamps
-from latentvla_training.planner.targets import AuxiliaryTargets, RasterGrid, auxiliary_targets
+from latentvla_training.planner.targets import (
+    AuxiliaryTargets,
+    RasterGrid,
+    auxiliary_targets,
+    unknown_targets,
+)
 
 Item = dict[str, Any]
 
@@ -92,24 +97,33 @@ class SceneDataset(Dataset[Item]):
             item["route"], item["leader"] = target.route, target.leader
             item["light"] = np.int64(target.light)
             item["light_distance_m"] = np.float32(target.light_distance_m)
-            item["lamps"] = target.lamps
+            item["lamps"], item["labelled"] = target.lamps, self.reader.labelled[index]
         return item
 
 
-def scenes_to_imitate(reader: ShardReader) -> NDArray[np.int64]:
+def scenes_to_imitate(reader: ShardReader, labelled_repeats: int = 1) -> NDArray[np.int64]:
     """Return the Scenes that training uses: not those where the expert scores 0 in either score.
 
-    Nothing can learn from a failed example (experiments.md section 2). Tests keep every Scene.
+    Nothing can learn from a failed example (experiments.md section 2). Tests keep every Scene, and
+    so does training where a Scene has no labels to score by.
+
+    Args:
+        labelled_repeats: how often a Scene with labels is among them, where others have none.
     """
     columns = reader.columns
-    return np.flatnonzero((columns["expert_pdms"] != 0.0) & (columns["expert_epdms"] != 0.0))
+    failed = (columns["expert_pdms"] == 0.0) | (columns["expert_epdms"] == 0.0)
+    scenes = np.flatnonzero(~(failed & reader.labelled))
+    if labelled_repeats == 1 or reader.labelled.all():
+        return scenes
+    return np.repeat(scenes, np.where(reader.labelled[scenes], labelled_repeats, 1))
 
 
 def compute_targets(reader: ShardReader, grid: RasterGrid) -> list[AuxiliaryTargets]:
-    """Compute the auxiliary targets of every Scene, shard by shard."""
+    """Compute the auxiliary targets of every Scene, shard by shard; unlabelled ones are unknown."""
     from tqdm import tqdm
 
     columns = reader.columns
+    unknown = unknown_targets(grid)
     return [
         auxiliary_targets(
             columns["ego_pose"][index],
@@ -119,6 +133,8 @@ def compute_targets(reader: ShardReader, grid: RasterGrid) -> list[AuxiliaryTarg
             own_lamps(reader, index),
             grid,
         )
+        if reader.labelled[index]
+        else unknown
         for index in tqdm(range(len(reader)), desc="targets", unit="scene", leave=False)
     ]
 

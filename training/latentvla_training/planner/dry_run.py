@@ -102,6 +102,7 @@ def random_batch(
         "leader": torch.rand(batch_size, 3),
         "light": torch.randint(0, 4, (batch_size,)),
         "light_distance_m": 40.0 * torch.rand(batch_size),
+        "labelled": torch.ones(batch_size, dtype=torch.bool),
         "lamps": torch.tensor([20.0, 0.0, 5.5]) + torch.randn(batch_size, 3, 3),
     }
     return {name: value.to(device) for name, value in batch.items()}

@@ -31,6 +31,9 @@ class PlanQuality:
 
         self._scenes: list[SceneArrays | None] = []
         for index in tqdm(range(len(reader)), desc="labels", disable=not progress, leave=False):
+            if not reader.labelled[index]:
+                self._scenes.append(None)
+                continue
             try:
                 arrays = scene_arrays(reader[index])
                 SceneBatch.from_arrays([arrays])
@@ -46,8 +49,8 @@ class PlanQuality:
     def __call__(self, index: Tensor, candidates: Tensor) -> Tensor:
         """Return scores (B, M) in 0 ... 1 of candidates (B, M, 8, 3) on the Scenes ``index`` (B,).
 
-        Computed in float32, on the device of the candidates. A Scene that cannot be scored prefers
-        no plan: all of its have 1.
+        Computed in float32, on the device of the candidates. A Scene that cannot be scored, or has
+        no labels to score by, prefers no plan: all of its have 1.
         """
         result = torch.ones(candidates.shape[:2], device=candidates.device)
         found = [(row, self._scenes[int(number)]) for row, number in enumerate(index.tolist())]

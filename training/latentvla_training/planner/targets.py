@@ -85,6 +85,19 @@ def light_class(own_light: int, distance_m: float) -> int:
     return own_light + 1
 
 
+def unknown_targets(grid: RasterGrid) -> AuxiliaryTargets:
+    """Return targets that nothing is learned from, for a Scene without labels."""
+    return AuxiliaryTargets(
+        raster=np.zeros(grid.cells, np.uint8),
+        velocity=np.zeros((2, *grid.cells), np.int8),
+        route=np.full((len(ROUTE_DISTANCES_M), 2), np.nan, np.float32),
+        leader=np.zeros(3, np.float32),
+        light=IGNORE,
+        light_distance_m=float("nan"),
+        lamps=np.full((3, 3), np.nan, np.float32),
+    )
+
+
 def auxiliary_targets(
     ego_pose: NDArray[np.float64],
     label: Callable[[str], Any],

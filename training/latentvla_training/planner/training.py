@@ -116,7 +116,7 @@ class PlannerTask:
     def batches(self, start_step: int, process: int, processes: int) -> Iterable[dict[str, Tensor]]:
         """Yield the batches of this process; each takes its share of every step's scenes."""
         run = self.recipe.run
-        scenes = scenes_to_imitate(self.train.reader)
+        scenes = scenes_to_imitate(self.train.reader, run.labelled_repeats)
         sampler = RunSampler(scenes, run.batch_size, run.steps, start_step, run.seed)
         share = [batch[process::processes] for batch in sampler]
         return DataLoader(
@@ -158,12 +158,6 @@ class PlannerTask:
         if light:
             figures["light_accuracy"] = float(np.mean(light))
         return figures
-
-
-def open_split(split: str, max_shards: int = 0) -> ShardReader:
-    """Open a split of the built-in world; at most ``max_shards`` of its shards unless 0."""
-    reader = load_split(split)
-    return ShardReader(reader.paths[:max_shards]) if max_shards else reader
 
 
 def start_from(trained: TrainedPlanner, run: Path) -> None:
@@ -226,10 +220,11 @@ def train_planner(
 
     The run that a recipe starts from is looked up beside ``folder``.
     """
+    data = recipe.data
     task = PlannerTask(
         recipe,
-        open_split(recipe.data.train_split, recipe.data.max_shards),
-        open_split(recipe.data.val_split),
+        load_split(data.train_split).part(data.max_shards, data.labelled_share),
+        load_split(data.val_split),
     )
     if recipe.start_from and load_checkpoint(folder) is None:
         assert isinstance(task.module, TrainedPlanner)

@@ -78,7 +78,7 @@ class Train:
         vision = vision or folder.parent / f"{recipe.name}-vision"
         codes = Path(self.codes)
         if needs_launch(self.processes):  # what is wrong is said once, before processes start
-            train = open_coded_split(recipe.data.train_split, codes, recipe.data.max_shards)
+            train = open_coded_split(recipe.data.train_split, codes, recipe.data)
             val = open_coded_split(recipe.data.val_split, codes)
             check_folder(folder, with_codes(recipe, train, val))
             return launch(sys.argv[1:], self.processes)

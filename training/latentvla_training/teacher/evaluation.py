@@ -306,7 +306,7 @@ def evaluate_seeds(
         if len(recipes) > 1:
             raise ContractError("--runs", sorted(recipes), "seeds of one recipe")
         data = run.recipe.data
-        train = open_coded_split(data.train_split, codes_folder, data.max_shards)
+        train = open_coded_split(data.train_split, codes_folder, data)
         val = open_coded_split(data.val_split, codes_folder)
         control = load_teacher(blind[number], coded.codes.codebook_id) if blind else None
         found[name] = evaluate_teacher(run, train, val, coded, control, progress)

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from latentvla_ros.contract import ContractError
-from latentvla_training.data.shards import ShardReader
+from latentvla_training.data.shards import ShardReader, load_split
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.loop import run_training
 from latentvla_training.planner.augmentation import AugmentationSettings, change_colours
 from latentvla_training.planner.dataset import Item, RunSampler, collate
-from latentvla_training.planner.training import open_split
 from latentvla_training.teacher.dataset import TeacherDataset
 from latentvla_training.teacher.processor import TeacherProcessor, load_processor
 from latentvla_training.teacher.settings import VisionRecipe
@@ -162,8 +161,8 @@ def pretrain_vision(
     task = VisionTask(
         recipe,
         load_processor(recipe.model, recipe.pictures),
-        open_split(recipe.data.train_split, recipe.data.max_shards),
-        open_split(recipe.data.val_split),
+        load_split(recipe.data.train_split).part(recipe.data.max_shards),
+        load_split(recipe.data.val_split),
     )
     return run_training(task, recipe, folder, stop_after_steps, progress)
 

@@ -7,7 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from latentvla_training.data.scene import Scene
 from latentvla_training.data.shards import ShardReader
+from latentvla_training.engine.recipe import DataSettings, Recipe
+from latentvla_training.planner import plan_quality
 from latentvla_training.planner.augmentation import AugmentationSettings, hide_ego_state
 from latentvla_training.planner.dataset import (
     RunSampler,
@@ -16,6 +19,8 @@ from latentvla_training.planner.dataset import (
     scenes_to_imitate,
 )
 from latentvla_training.planner.light_probe import fit_linear
+from latentvla_training.planner.training import TrainedPlanner
+from latentvla_training.scoring.scene_batch import SceneArrays, scene_arrays
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.config import PlannerConfig
@@ -79,11 +84,74 @@ def test_failed_examples_are_left_out(reader: ShardReader) -> None:
     assert scenes_to_imitate(reader).tolist() == list(range(len(reader)))  # nothing known of them
     scores = np.array([0.9, 0.0, np.nan, 0.4, 0.8])
     lights = np.array([0.8, 0.0, np.nan, 0.4, 0.0])
-    scored = SimpleNamespace(columns={"expert_pdms": scores, "expert_epdms": lights})
+    scored = SimpleNamespace(
+        columns={"expert_pdms": scores, "expert_epdms": lights}, labelled=np.ones(5, np.bool_)
+    )
     kept = scenes_to_imitate(scored)  # type: ignore[arg-type]
     assert kept.tolist() == [0, 2, 3]
     shown = {scene for batch in RunSampler(kept, 2, 9) for _, scene in batch}
     assert shown == {0, 2, 3}
+
+
+def test_labels_show_more_often_and_fail_nobody_who_has_none(reader: ShardReader) -> None:
+    half = reader.part(labelled_share=0.5)
+    assert half.labelled.tolist() == [False] * 6 + [True] * 6
+    assert half.part() is half and reader.labelled.all()
+    shown = np.bincount(scenes_to_imitate(half, labelled_repeats=3))
+    assert shown.tolist() == [1] * 6 + [3] * 6
+    assert scenes_to_imitate(reader, labelled_repeats=3).tolist() == list(range(12))
+    half.columns["expert_pdms"][:] = 0.0
+    assert scenes_to_imitate(half).tolist() == list(range(6))
+
+
+def test_labels_that_are_hidden_cannot_be_read(
+    reader: ShardReader, tiny: PlannerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = reader.part(labelled_share=0.5)
+    for read in (lambda: half[2], lambda: half.heavy_label(2, "agent_state")):
+        with pytest.raises(ContractError, match="labels of shard train-0000-00"):
+            read()
+    dataset = SceneDataset(half, tiny, with_targets=True)
+    known, unknown = dataset[8], dataset[2]
+    assert known["labelled"] and known["raster"].any() and known["leader"].any()
+    assert not unknown["labelled"] and not unknown["raster"].any() and not unknown["leader"].any()
+    np.testing.assert_array_equal(unknown["future"], reader[2].labels.future_2hz)  # odometry
+    scored: list[str] = []
+
+    def note(scene: Scene) -> SceneArrays:
+        scored.append(scene.token)
+        return scene_arrays(scene)
+
+    monkeypatch.setattr(plan_quality, "scene_arrays", note)
+    quality = plan_quality.PlanQuality(half, progress=False)
+    assert scored == reader.columns["token"][6:].tolist()
+    assert (quality(torch.tensor([2]), torch.zeros(1, 3, 8, 3)) == 1.0).all()
+
+
+def test_nothing_is_learned_from_labels_that_are_hidden(
+    reader: ShardReader, tiny: PlannerConfig
+) -> None:
+    torch.manual_seed(0)
+    recipe = Recipe("tiny", model=tiny)
+    module = TrainedPlanner(recipe).eval()
+    half, seen = (
+        SceneDataset(reader.part(labelled_share=0.5), tiny, with_targets=True),
+        SceneDataset(reader, tiny, with_targets=True),
+    )
+    auxiliary = {"raster", "velocity", "light", "seen_light", "light_distance", "leader", "route"}
+
+    def losses(rows: list[int], dataset: SceneDataset) -> dict[str, float]:
+        with torch.no_grad():
+            found = module(collate([dataset[row] for row in rows]))
+        return {name: float(value) for name, value in found.items()}
+
+    mixed, alone, whole = losses([2, 8], half), losses([8], half), losses([2, 8], seen)
+    for name in auxiliary:
+        assert mixed[name] == pytest.approx(alone[name], rel=1e-4), name
+    assert any(mixed[name] != pytest.approx(whole[name], rel=1e-3) for name in auxiliary)
+    assert mixed["plan"] == pytest.approx(whole["plan"])  # imitated all the same
+    none = losses([1, 2], half)
+    assert all(none[name] == 0.0 for name in (*auxiliary, "lamps"))
 
 
 def test_collate_stacks(reader: ShardReader, tiny: PlannerConfig) -> None:
@@ -97,6 +165,12 @@ def test_collate_stacks(reader: ShardReader, tiny: PlannerConfig) -> None:
 def test_bad_augmentation_is_refused(change: dict[str, float]) -> None:
     with pytest.raises(ContractError, match=next(iter(change))):
         AugmentationSettings(**change)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.1])
+def test_bad_labelled_share_is_refused(share: float) -> None:
+    with pytest.raises(ContractError, match="labelled_share"):
+        DataSettings(labelled_share=share)
 
 
 def test_linear_probe_separates_what_is_separable() -> None:
