@@ -180,6 +180,8 @@ class TeacherRecipe:
         codebook, scenes: identities of the codebook and of the Scenes whose codes are learned;
             empty in a recipe that takes any. A run notes them, and goes on with no others.
         blank_images: train on pictures that are all black (the control that cannot see).
+        start_from: name of a run beside it whose averaged weights this one goes on from, instead of
+            a vision stage and an ego encoder; "" for none.
         ego_steps: of a net of ego state and command (``baselines.EgoCodesNet``) whose ego encoder
             the teacher starts from, so that what it has to learn is what pictures tell; 0 for none.
         model, pictures, data, augmentation, vision, cache, baseline: settings.
@@ -190,6 +192,7 @@ class TeacherRecipe:
     codebook: str = ""
     scenes: str = ""
     blank_images: bool = False
+    start_from: str = ""
     ego_steps: int = 0
     model: ModelSettings = field(default_factory=ModelSettings)
     pictures: PictureSettings = field(default_factory=PictureSettings)
@@ -204,6 +207,9 @@ class TeacherRecipe:
     def __post_init__(self) -> None:
         if self.ego_steps < 0:
             raise ContractError("ego_steps", self.ego_steps, "at least 0")
+        if self.start_from and (self.vision.enabled or self.ego_steps):
+            wanted = "vision.enabled: false and ego_steps: 0, or the weights would be lost"
+            raise ContractError("start_from", self.start_from, wanted)
         if self.model.lora_rank and self.vision.enabled:
             raise ContractError(
                 "vision.enabled", True, "false with model.lora_rank: adapters need a trained tower"

@@ -17,7 +17,7 @@ from latentvla_ros.contract import ContractError
 from latentvla_training.data.shards import ShardReader, load_split
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.loop import run_training
-from latentvla_training.engine.recipe import build
+from latentvla_training.engine.recipe import DataSettings, build
 from latentvla_training.latent_action.codes import MISSING, LatentCodes, load_codes, scenes_identity
 from latentvla_training.planner.dataset import RunSampler, collate, scenes_to_imitate
 from latentvla_training.teacher.baselines import train_net
@@ -42,8 +42,10 @@ class CodedSplit:
     codes: LatentCodes
 
 
-def open_coded_split(split: str, codes_folder: Path, max_shards: int = 0) -> CodedSplit:
-    """Open a split with its codes ``<split>.safetensors``; only the first shards unless 0.
+def open_coded_split(
+    split: str, codes_folder: Path, data: DataSettings | None = None
+) -> CodedSplit:
+    """Open a split with its codes ``<split>.safetensors``; of one to train on, what ``data`` says.
 
     Raises:
         FileNotFoundError: there are no Scenes or no codes.
@@ -52,9 +54,9 @@ def open_coded_split(split: str, codes_folder: Path, max_shards: int = 0) -> Cod
     reader = load_split(split)
     codes = load_codes(codes_folder / f"{split}.safetensors")
     check_codes(reader, codes)
-    if not max_shards:
+    if data is None:
         return CodedSplit(reader, codes)
-    reader = ShardReader(reader.paths[:max_shards])
+    reader = reader.part(data.max_shards, data.labelled_share)
     count = len(reader)
     few = replace(
         codes,
@@ -203,8 +205,9 @@ def train_teacher(
     Raises:
         ContractError: codes of another codebook or other Scenes than the run's.
     """
-    train = open_coded_split(recipe.data.train_split, codes_folder, recipe.data.max_shards)
-    val = open_coded_split(recipe.data.val_split, codes_folder)
+    data = recipe.data
+    train = open_coded_split(data.train_split, codes_folder, data)
+    val = open_coded_split(data.val_split, codes_folder)
     recipe = with_codes(recipe, train, val)
     vision = None
     if recipe.vision.enabled:
@@ -216,7 +219,23 @@ def train_teacher(
     if recipe.ego_steps and load_checkpoint(folder) is None:
         assert isinstance(task.module, TrainedTeacher)
         start_from_ego_net(task.module.teacher, recipe, train, progress)
+    if recipe.start_from and load_checkpoint(folder) is None:
+        before = load_teacher_run(folder.parent / recipe.start_from)
+        check_same_model(before.recipe, recipe)
+        task.module.teacher.load_state_dict(before.teacher.state_dict())
     return run_training(task, recipe, folder, stop_after_steps, progress)
+
+
+def check_same_model(before: TeacherRecipe, recipe: TeacherRecipe) -> None:
+    """Check that a recipe can go on from the run of another.
+
+    Raises:
+        ContractError: it is of another model, other pictures, codes or Scenes; names both.
+    """
+    for name in ("model", "pictures", "codebook", "scenes"):
+        found, wanted = getattr(before, name), getattr(recipe, name)
+        if found != wanted:
+            raise ContractError(f"start_from {recipe.start_from}: {name}", found, wanted)
 
 
 def start_from_ego_net(

@@ -60,6 +60,7 @@ def test_fsdp2_configuration_names_classes_of_the_model() -> None:
         ({"name": "x", "model": {"width": 30}}, "model.width"),
         ({"name": "x", "model": {"source": ""}}, "model.source"),
         ({"name": "x", "model": {"lora_rank": 4}}, "vision.enabled"),
+        ({"name": "x", "start_from": "y"}, "start_from"),
         ({"name": "x", "pictures": {"front_pixels": [9, 3]}}, "pictures.front_pixels"),
         ({"name": "x", "vision": {"hidden_share": 1.0}}, "vision.hidden_share"),
         ({"name": "x", "cache": {"prefixes": 0}}, "cache.prefixes"),

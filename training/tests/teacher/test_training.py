@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.recipe import DataSettings
 from latentvla_training.latent_action.codes import load_codes, save_codes
 from latentvla_training.teacher.baselines import train_net
 from latentvla_training.teacher.model import make_teacher
@@ -136,6 +137,26 @@ def test_the_ego_encoder_starts_as_a_net_without_pictures_left_it(
     assert same(teacher.ego, net.ego)
 
 
+def test_a_run_goes_on_from_another_in_another_order(place: Place, recipe: TeacherRecipe) -> None:
+    runs = place.root / "runs"
+    first = train_teacher(recipe, runs / "short", runs / "vision", place.codes, progress=False)
+    no_vision = replace(recipe.vision, enabled=False)
+    on = replace(recipe, name="on", start_from="short", vision=no_vision, ego_steps=0)
+    still = replace(on, optimizer=replace(on.optimizer, learning_rate=1e-12))
+    kept = train_teacher(still, runs / "still", runs / "none", place.codes, progress=False)
+    assert isinstance(first, TrainedTeacher) and isinstance(kept, TrainedTeacher)
+    for before, after in zip(first.parameters(), kept.parameters(), strict=True):
+        torch.testing.assert_close(after, before, atol=1e-6, rtol=1e-5)
+    moved = train_teacher(on, runs / "on", runs / "none", place.codes, progress=False)
+    assert not same(moved, first) and not (runs / "none").exists()
+    wider = replace(on, model=replace(on.model, layers=on.model.layers + 1))
+    with pytest.raises(ContractError, match="start_from short: model"):
+        train_teacher(wider, runs / "wider", runs / "none", place.codes, progress=False)
+    absent = replace(on, start_from="gone")
+    with pytest.raises(FileNotFoundError, match="gone"):
+        train_teacher(absent, runs / "absent", runs / "none", place.codes, progress=False)
+
+
 @pytest.mark.parametrize("what", ["codebook", "scenes", "split"])
 def test_other_codes_are_refused(place: Place, recipe: TeacherRecipe, what: str) -> None:
     settings = replace(recipe, vision=replace(recipe.vision, enabled=False))
@@ -165,7 +186,7 @@ def test_other_codes_are_refused(place: Place, recipe: TeacherRecipe, what: str)
 
 def test_a_few_shards_keep_their_codes(place: Place) -> None:
     whole = open_coded_split("train", place.codes)
-    few = open_coded_split("train", place.codes, 1)
+    few = open_coded_split("train", place.codes, DataSettings(max_shards=1))
     assert len(few.reader) == 6 < len(whole.reader)
     assert np.array_equal(few.codes.sequence, whole.codes.sequence[:6])
     assert few.codes.scenes_id != whole.codes.scenes_id
