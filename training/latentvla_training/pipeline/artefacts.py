@@ -138,11 +138,11 @@ def has_codes(folder: Path, codebook_id: str, splits: Sequence[str]) -> bool:
     return True
 
 
-def has_states(teacher: Path, splits: Sequence[str]) -> bool:
+def has_states(teacher: Path, splits: Sequence[str], train_shards: int = 0) -> bool:
     """Return whether a teacher's states of splits are cached, whole and of the Scenes as they are.
 
     Args:
-        teacher: folder of its run.
+        teacher: folder of its run. train_shards: at most so many of its training split; 0: all.
     """
     from latentvla_training.data.shards import load_split
     from latentvla_training.teacher.cache import CachedTeacher, cache_folder, cache_identity
@@ -150,7 +150,8 @@ def has_states(teacher: Path, splits: Sequence[str]) -> bool:
 
     run = load_teacher(teacher)
     for split in splits:
-        reader = load_split(split)
+        most = train_shards if split == run.recipe.data.train_split else 0
+        reader = load_split(split).part(most)
         identity = cache_identity(run, reader)
         try:
             CachedTeacher(cache_folder(identity["teacher"], split), reader, identity)

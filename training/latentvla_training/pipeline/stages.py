@@ -308,9 +308,13 @@ def _teacher_report(plan: Plan) -> list[Step]:
 
 
 def _teacher_cache(plan: Plan) -> list[Step]:
+    from latentvla_training.distill.settings import load_distill_recipe
+
     run = plan.teacher_runs[0]
+    shards = load_distill_recipe(plan.recipe.distill.recipe).heads.data.max_shards
     arguments = ("teacher", "cache", "--teacher", str(run), "--split", *SPLITS)
-    done = partial(artefacts.has_states, run, SPLITS)
+    arguments += ("--train-shards", str(shards))
+    done = partial(artefacts.has_states, run, SPLITS, shards)
     return [Step(arguments, done, plan.recipe.teacher.cache_minutes)]
 
 

@@ -177,6 +177,9 @@ class Cache:
     """A run below runs/teacher/, a folder, or a released teacher."""
     split: tuple[str, ...] = ("train", "val", "test", "longtail", "ood")
     """Which splits; those that are not there are an error."""
+    train_shards: int = 0
+    """At most so many shards of the training split: those that a comparison reads
+    (heads.data.max_shards of its recipe, 120 of nano). 0: all."""
     out: Path | None = None
     """Folder of all caches; data/cache/teacher by default."""
 
@@ -185,11 +188,15 @@ class Cache:
         from latentvla_training.teacher.cache import describe_cache, ensure_cache
         from latentvla_training.teacher.release import load_teacher
 
+        if self.train_shards < 0:
+            raise ContractError("--train-shards", self.train_shards, "at least 0")
         for split in self.split:
             split_shards(split)
         run = load_teacher(teacher_place(self.teacher))
         for split in self.split:
-            cached = ensure_cache(run, load_split(split, cached_shards=4), split, self.out)
+            most = self.train_shards if split == run.recipe.data.train_split else 0
+            reader = load_split(split, cached_shards=4).part(most)
+            cached = ensure_cache(run, reader, split, self.out)
             print(f"{split}: {describe_cache(cached)}")
         return 0
 

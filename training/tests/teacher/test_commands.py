@@ -41,6 +41,10 @@ def test_smoke_from_end_to_end(
     assert run(f"cache --teacher {released} --split test --out {place.root / 'cache'}") == 0
     assert "test: 12 Scenes" in capsys.readouterr().out
     assert run(f"cache --teacher {released} --split test --out {place.root / 'cache'}") == 0
+    few = f"cache --teacher {released} --out {place.root / 'cache'} --split train test"
+    assert run(f"{few} --train-shards 1") == 0
+    said = capsys.readouterr().out
+    assert "train: 6 Scenes" in said and "test: 12 Scenes" in said
     assert run("describe --recipe smoke --measure --batch-size 2") == 0
     told = capsys.readouterr().out
     assert "GFLOP a Scene" in told and "2 Scenes at once" in told
@@ -57,6 +61,7 @@ def test_smoke_from_end_to_end(
         ("evaluate --codes CODES --runs nowhere", "no teacher nowhere"),
         ("evaluate --codes CODES --runs a --blind b c", "--blind"),
         ("cache --teacher nowhere --split test", "no teacher nowhere"),
+        ("cache --teacher nowhere --split test --train-shards -1", "--train-shards"),
         ("cache --teacher nowhere --split ood", "world make --split ood"),
         ("release --run ./none", "no teacher with a checkpoint"),
         ("pretrain-vision --recipe base", "vision.enabled"),
