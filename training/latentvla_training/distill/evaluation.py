@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,9 @@ def evaluate(
     passes = run.steps * run.batch_size
     result = {
         "distilled": recipe.name,
+        "regime": asdict(recipe.heads.data),
         "teacher": teaching.teacher,
+        "teacher_run": Path(teacher).name,
         "codebook": teaching.codebook,
         "passes": passes,
         "seeds": list(seeds),

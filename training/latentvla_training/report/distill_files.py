@@ -17,9 +17,9 @@ DISTILL_MARKS = ("distilled", "teacher", "codebook", "contenders", "splits")
 TEACHER_MARKS = ("kind", "split", "seeds")
 
 _DISTILL: dict[str, Any] = {
-    "distilled": str, "teacher": str, "codebook": str, "passes": int, "seeds": list,
-    "contenders": list, "identity": dict, "gates": dict, "goals": dict, "costs": dict,
-    "examples": dict, "splits": dict,
+    "distilled": str, "regime": dict, "teacher": str, "teacher_run": str, "codebook": str,
+    "passes": int, "seeds": list, "contenders": list, "identity": dict, "gates": dict,
+    "goals": dict, "costs": dict, "examples": dict, "splits": dict,
 }  # fmt: skip
 _SPLIT: dict[str, Any] = {
     "scenes": int, "networks": int, "decision_scenes": int, "rows": dict, "differences": dict,
@@ -49,6 +49,7 @@ def check_distill(document: dict[str, Any]) -> None:
         ContractError: an entry is absent or wrong, or sums are not of the same Scenes; names it.
     """
     has(document, "", _DISTILL)
+    has(document["regime"], "regime.", {"labelled_share": NUMBER})
     has(document["identity"], "identity.", {"host": str, "data": dict, "recipes": dict})
     for split, entry in document["identity"]["data"].items():
         has(entry, f"identity.data.{split}.", {})

@@ -75,6 +75,9 @@ def _comparison(
     seeds = " ".join(str(seed) for seed in found["seeds"])
     variants = [row.partition(":")[2] for row in found["contenders"] if ":" in row]
     asked = f" --variants {' '.join(variants)}" if variants else ""
+    if file.identity.get("bundle_sha256") is None:  # <run>-step<N>-<hash of its weights>
+        asked += f" --host-run {file.identity['host'].rpartition('-step')[0]}"
+    asked += f" --teacher {found['teacher_run']}"
     opened = ", ".join(
         f"{tables.title(row)} {' '.join(f'{gate:+.2f}' for gate in gates)}"
         for row, gates in found["gates"].items()
@@ -89,12 +92,23 @@ def _comparison(
         ),
         f"Teacher `{found['teacher']}`, codes of `{found['codebook']}`, host "
         f"`{file.identity['host']}`; {found['passes']} passes a row, seeds "
-        f"{seeds.replace(' ', ', ')}. How far the gates opened, by seed: {opened or 'none'}.",
+        f"{seeds.replace(' ', ', ')}. How far the gates opened, by seed: {opened or 'none'}."
+        f"{_regime(found)}",
         "\n".join(f"- {line}" for line in goal_lines(found)),
     ]
     for split, entry in found["splits"].items():
         parts += _split(file, split, entry, results, elsewhere.get(split))
     return [*parts, *_costs(found), _examples(found)]
+
+
+def _regime(found: Mapping[str, Any]) -> str:
+    share = found["regime"]["labelled_share"]
+    if share == 1.0:
+        return ""
+    return (
+        f" **Scarce labels**: maps, road users and lights are known of {100 * share:.0f} % of the "
+        "drives, for the host's trunk and for the score of plans in training; all are imitated."
+    )
 
 
 def _mark(file: ResultFile | None, also: bool = False) -> str:

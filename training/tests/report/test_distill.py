@@ -84,8 +84,9 @@ def distill_document(scale: float = 1.0) -> dict[str, Any]:
     splits = {name: split_entry(name, scale) for name in ("test", "longtail")}
     plan = [[float(2 * step), 0.1 * step, 0.0] for step in range(1, 9)]
     return {
-        "distilled": "nano", "teacher": "nano-77aa", "codebook": "nano-0123", "passes": 40000,
-        "seeds": [0, 1], "contenders": ROWS,
+        "distilled": "nano", "teacher": "nano-77aa", "teacher_run": "nano-s0",
+        "regime": {"max_shards": 120, "labelled_share": 1.0},
+        "codebook": "nano-0123", "passes": 40000, "seeds": [0, 1], "contenders": ROWS,
         "identity": {
             "host": HOST_ID, "bundle_sha256": "b0" * 32, "recipe": "nano", "passes": 40000,
             "recipes": {"nano": "aaaa", "nano_no_kl": "bbbb"}, "seed": [0, 1],
@@ -156,6 +157,20 @@ def told(folder: Path, present: Present, title: str = "Distillation") -> str:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_regime_of_few_labels_says_so_and_names_its_host(results: Path, now: Present) -> None:
+    assert "Scarce labels" not in told(results, now)
+    scarce = distill_document()
+    scarce["regime"]["labelled_share"] = 0.1
+    scarce["identity"] |= {"host": "nano_scarce-step800-0123456789abcdef", "bundle_sha256": None}
+    (results / "distill_scarce.json").write_text(json.dumps(scarce))
+    text = told(results, now)
+    own = text.partition("`distill_scarce.json`")[2]
+    assert "**Scarce labels**: maps, road users and lights are known of 10 % of the drives" in own
+    assert "--host-run nano_scarce --teacher nano-s0 --codes" in own
+    assert text.count("--host-run") == 1
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_rows_goals_ablations_tags_and_costs(results: Path, now: Present) -> None:
     text = told(results, now)
     assert "†" not in text
@@ -185,7 +200,7 @@ def test_rows_goals_ablations_tags_and_costs(results: Path, now: Present) -> Non
         "150.0",
     ]
     assert "**4.2 times** the CPU time" in text and "**86.2 times** counted at the pinned" in text
-    assert "--variants nano_no_kl --codes data/codes/nano-0123 --seeds 0 1 --splits test" in text
+    assert "--variants nano_no_kl --teacher nano-s0 --codes data/codes/nano-0123 --seeds" in text
     assert "`longtail-0000-00/2`, cut in: PDMS host, trained on 0.0" in text
 
 
