@@ -19,7 +19,8 @@ from latentvla_training.report.pooling import ROW_TITLES, SplitResults
 from latentvla_training.report.result_files import Kind, ResultFile, Results
 from latentvla_training.report.split_tables import SPLIT_TITLES
 
-#: Rows of ``evaluate`` that stand beside: they know less than any contender.
+#: Rows of ``evaluate`` that stand beside: they know less than any contender. The last has learned of
+#: all labels, as contenders of the full regime have.
 _BESIDE = ("constant_velocity", "ego_status_mlp", "blank_images")
 ORACLE, ORACLE_TITLE = "oracle_codes", "host + the true codes (diagnostic)"
 #: Figures of a comparison as the group and figure of ``evaluate``'s sums.
@@ -101,12 +102,16 @@ def _comparison(
     return [*parts, *_costs(found), _examples(found)]
 
 
+def _full(found: Mapping[str, Any]) -> bool:
+    return bool(found["regime"]["labelled_share"] == 1.0)
+
+
 def _regime(found: Mapping[str, Any]) -> str:
-    share = found["regime"]["labelled_share"]
-    if share == 1.0:
+    if _full(found):
         return ""
+    share = 100 * found["regime"]["labelled_share"]
     return (
-        f" **Scarce labels**: maps, road users and lights are known of {100 * share:.0f} % of the "
+        f" **Scarce labels**: maps, road users and lights are known of {share:.0f} % of the "
         "drives, for the host's trunk and for the score of plans in training; all are imitated."
     )
 
@@ -163,7 +168,7 @@ def _rows_beside(file: ResultFile, split: str, beside: SplitResults | None) -> l
     others = {(entry.identity.get("data") or {}).get("content_sha256") for entry in beside.files}
     stale = beside.stale or others != {own}
     rows = []
-    for row in _BESIDE:
+    for row in _BESIDE if _full(file.document) else _BESIDE[:-1]:
         figures = {
             name: [mean.value, mean.low, mean.high]
             for name in tables.FIGURES
