@@ -19,8 +19,8 @@ from latentvla_training.report.pooling import ROW_TITLES, SplitResults
 from latentvla_training.report.result_files import Kind, ResultFile, Results
 from latentvla_training.report.split_tables import SPLIT_TITLES
 
-#: Rows of ``evaluate`` that stand beside: they know less than any contender. The last has learned of
-#: all labels, as contenders of the full regime have.
+#: Rows of ``evaluate`` that stand beside: they know less than any contender. The last has learned
+#: of all labels, as contenders of the full regime have.
 _BESIDE = ("constant_velocity", "ego_status_mlp", "blank_images")
 ORACLE, ORACLE_TITLE = "oracle_codes", "host + the true codes (diagnostic)"
 #: Figures of a comparison as the group and figure of ``evaluate``'s sums.
