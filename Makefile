@@ -30,8 +30,13 @@ help:  ## this text
 demo: setup  ## replay the shipped bag through the real nodes; table, video and page in out/demo
 	@$(ROS_ENV) $(BIN)/latentvla demo
 
+# What talks over DDS or plays in real time has the machine for itself; the rest share its cores.
+PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest
+TOGETHER := -n logical --maxprocesses 4 --dist loadfile
+
 test: setup-training  ## all tests; leaves the training environment ready (PYTEST_ARGS=...)
-	@$(ROS_ENV) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@export $(ROS_ENV); if [ -n '$(PYTEST_ARGS)' ]; then $(PYTEST) $(PYTEST_ARGS); else \
+		$(PYTEST) -m 'ros or real_time' && $(PYTEST) -m 'not (ros or real_time)' $(TOGETHER); fi
 
 lint: setup-training  ## ruff on everything, mypy --strict on latentvla_ros
 	@$(BIN)/ruff check .

@@ -88,6 +88,7 @@ setup(
         "test": [
             "pytest>=8",
             "pytest-rerunfailures>=14",
+            "pytest-xdist>=3",
             "hypothesis>=6",
             "mypy>=1.10",
             "types-PyYAML",
