@@ -129,6 +129,13 @@ def save_frame_encoder(folder: Path, encoder: FrameEncoder) -> None:
     write_whole(folder / FRAME_WEIGHTS, save(kept))
 
 
+def load_frame_encoder(folder: Path, encoder: FrameEncoder) -> None:
+    """Give an encoder the weights that ``save_frame_encoder`` kept of a run."""
+    from safetensors.torch import load_file
+
+    encoder.load_state_dict(load_file(folder / FRAME_WEIGHTS), strict=False)
+
+
 def release(codebook: Codebook, folder: Path, about: Mapping[str, Any]) -> Path:
     """Write a codebook for release; returns the folder.
 

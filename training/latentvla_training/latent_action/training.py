@@ -25,7 +25,11 @@ from latentvla_training.data.shards import load_split
 from latentvla_training.data.whole_file import write_whole
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.loop import check_folder, run_training
-from latentvla_training.latent_action.codebook import RECIPE, save_frame_encoder
+from latentvla_training.latent_action.codebook import (
+    RECIPE,
+    load_frame_encoder,
+    save_frame_encoder,
+)
 from latentvla_training.latent_action.codes import scenes_identity
 from latentvla_training.latent_action.dynamics import (
     CONTROLS,
@@ -120,6 +124,8 @@ class CodebookTraining:
 
     def frame_encoder(self, stop_after_steps: int | None = None) -> FrameEncoder:
         """Return the frozen frame encoder, trained first where it is our own."""
+        from accelerate import PartialState
+
         frames = self.recipe.frames
         rows = np.flatnonzero(front_present(self.train_scenes))
         trunk = None
@@ -127,9 +133,15 @@ class CodebookTraining:
             trunk = self._own_trunk(rows, stop_after_steps)
         encoder = FrameEncoder(frames, trunk)
         freeze(encoder)
-        chosen = _evenly(rows, _STANDARD_FRAMES)
-        encoder.standardise(front_frames(self.train_scenes, frames, chosen))
-        save_frame_encoder(self.folder, encoder)
+        state = PartialState(cpu=not torch.cuda.is_available())
+        with state.main_process_first():
+            # Sums differ in their last bits between processes: all take those of the first.
+            if state.is_main_process:
+                chosen = _evenly(rows, _STANDARD_FRAMES)
+                encoder.standardise(front_frames(self.train_scenes, frames, chosen))
+                save_frame_encoder(self.folder, encoder)
+            else:
+                load_frame_encoder(self.folder, encoder)
         if torch.cuda.is_available():
             encoder.cuda()
         return encoder
@@ -153,6 +165,7 @@ class CodebookTraining:
             return task.module.trunk  # type: ignore[return-value]
         trained = run_training(task, recipe, folder, stop_after_steps, self.progress)
         self._require(folder, settings.run.steps)
+        _load_averaged(trained, folder)  # as the first process has it
         return trained.trunk  # type: ignore[return-value]
 
     def _data(self, encoder: FrameEncoder) -> dict[str, PairData]:
@@ -212,6 +225,7 @@ class CodebookTraining:
         trained = run_training(task, recipe, folder, stop_after_steps, self.progress)
         self._require(folder, settings.run.steps)
         assert isinstance(trained, LatentDynamics)
+        _load_averaged(trained, folder)  # as the first process has it
         return trained.eval()
 
     def _folder(self, name: str, recipe: FrameRun | DynamicsRun, steps: int) -> Path:

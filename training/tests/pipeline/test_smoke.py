@@ -100,7 +100,8 @@ def test_from_nothing_to_the_bundle(tmp_path: Path) -> None:
     (student,) = (tmp_path / "runs" / "distill" / "smoke" / "seed0").glob("student-*")
     (student / "checkpoint.pt").unlink()
     assert not left(run("--dry-run", "--until", "teacher-cache"))
-    assert left(run("--dry-run", "--from", "teacher")) == 4  # distill, its report, bundle, report
+    # The last page hangs on results that are not made again yet.
+    assert left(run("--dry-run", "--from", "teacher")) == 3  # distill, its report, bundle
     assert "] distill: done" in run("--from", "teacher-cache", "--until", "distill")
     assert "] bundle: done" in run("--from", "bundle", "--until", "bundle")
     assert load_bundle(str(tmp_path / "bundles" / "smoke")).content_sha256 == bundle.content_sha256
