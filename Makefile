@@ -35,8 +35,9 @@ PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest
 TOGETHER := -n logical --maxprocesses 4 --dist loadfile
 
 test: setup-training  ## all tests; leaves the training environment ready (PYTEST_ARGS=...)
-	@export $(ROS_ENV); if [ -n '$(PYTEST_ARGS)' ]; then $(PYTEST) $(PYTEST_ARGS); else \
-		$(PYTEST) -m 'ros or real_time' && $(PYTEST) -m 'not (ros or real_time)' $(TOGETHER); fi
+	@export $(ROS_ENV); $(if $(PYTEST_ARGS),$(PYTEST) $(PYTEST_ARGS),alone=0; \
+		$(PYTEST) -m 'ros or real_time' || alone=$$?; \
+		$(PYTEST) -m 'not (ros or real_time)' $(TOGETHER) && exit $$alone)
 
 lint: setup-training  ## ruff on everything, mypy --strict on latentvla_ros
 	@$(BIN)/ruff check .

@@ -33,6 +33,14 @@ logger = logging.getLogger(__name__)
 
 _META_KEY = b"latentvla"
 SUFFIX = ".parquet"
+#: What stands in the small columns of labels where these are hidden.
+_HIDDEN = {
+    "own_light": -1,
+    "own_light_distance_m": np.nan,
+    "own_light_switched": False,
+    "expert_pdms": np.nan,
+    "expert_epdms": np.nan,
+}
 _UNDAMAGED = "a whole shard; remove the file and make its split (or import its recording) again"
 
 
@@ -190,14 +198,14 @@ class ShardReader(Sequence[Scene]):
         cached_shards: how many shards' pictures stay in memory (heavy labels: eight).
         labelled_share: of the shards, evenly among them, have labels of maps, road users and lights
             for whoever reads; of the others there are pictures and odometry (the driven future is
-            odometry). 1: all of them.
+            odometry), no light, and NaN for the expert's scores. 1: all of them.
 
     Attributes:
         labelled: (N,) whether a Scene is in a shard with labels.
 
     Raises:
         ContractError: a file is no complete shard; so do the methods when one is damaged inside,
-            and those that read labels of a Scene that has none.
+            and those that read labels of a Scene that has none. No shard has any.
     """
 
     def __init__(
@@ -208,8 +216,12 @@ class ShardReader(Sequence[Scene]):
     ) -> None:
         self.paths = tuple(Path(path) for path in paths)
         self._cached_shards = cached_shards
+        self._labelled_share = labelled_share
         every = np.floor(labelled_share * np.arange(len(self.paths) + 1) + 1e-9)
         self._shard_labelled = np.diff(every) > 0
+        if len(self.paths) and not self._shard_labelled.any():
+            wanted = f"at least one of {len(self.paths)} shards"
+            raise ContractError("labelled_share", labelled_share, wanted)
         self._pictures: OrderedDict[int, pyarrow.Table] = OrderedDict()
         self._labels: OrderedDict[int, dict[str, list[np.ndarray[Any, Any]]]] = OrderedDict()
         self.columns: dict[str, NDArray[Any]] = {}
@@ -234,14 +246,23 @@ class ShardReader(Sequence[Scene]):
             raise ContractError("shards.views", sorted(views), "one number of views in all shards")
         for name, values in parts.items():
             self.columns[name] = np.asarray(values)
-        self.labelled: NDArray[np.bool_] = np.repeat(self._shard_labelled, counts)
+        self.labelled: NDArray[np.bool_] = np.repeat(
+            self._shard_labelled, np.diff(self._starts)
+        )
+        for name, unknown in _HIDDEN.items():
+            self.columns[name][~self.labelled] = unknown
 
     def part(self, max_shards: int = 0, labelled_share: float = 1.0) -> ShardReader:
-        """Return a reader of the first ``max_shards`` (0: all), with fewer labels."""
-        if not max_shards and labelled_share == 1.0:
+        """Return a reader of the first ``max_shards`` (0: all), with no more labels than here.
+
+        Raises:
+            ContractError: no shard would have any.
+        """
+        share = min(labelled_share, self._labelled_share)
+        if not max_shards and share == self._labelled_share:
             return self
         paths = self.paths[:max_shards] if max_shards else self.paths
-        return ShardReader(paths, self._cached_shards, labelled_share)
+        return ShardReader(paths, self._cached_shards, share)
 
     def __len__(self) -> int:
         return int(self._starts[-1])

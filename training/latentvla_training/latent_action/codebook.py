@@ -29,7 +29,7 @@ from latentvla_training.latent_action.dynamics import (
     LatentDynamics,
 )
 from latentvla_training.latent_action.frame_encoder import FrameEncoder, freeze
-from latentvla_training.latent_action.settings import DINOV2, CodebookRecipe
+from latentvla_training.latent_action.settings import DINOV2, CodebookRecipe, FrameSettings
 
 WEIGHTS, MANIFEST = "codebook.safetensors", "manifest.json"
 #: In a run's folder: the recipe of all stages, and the frozen frame encoder.
@@ -74,14 +74,10 @@ def load_run(folder: Path) -> Codebook:
         FileNotFoundError: the folder holds no run, or one that is not finished.
         ContractError: a file is damaged.
     """
-    from safetensors.torch import load_file
 
     recipe = run_recipe(folder)
-    path = folder / FRAME_WEIGHTS
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder}: stage 0 is not done; give codebook train again")
     encoder = FrameEncoder(recipe.frames)
-    _fill(encoder, load_file(path), _frames_kept_elsewhere(recipe))
+    load_frame_encoder(folder, encoder)
     encoder.eval().requires_grad_(False)
     stages = [load_stage(folder, name, recipe, encoder) for name in (ENVIRONMENT, EGO)]
     return Codebook(f"{recipe.name}-{recipe.seed}", recipe, encoder, stages[0], stages[1], {})
@@ -130,10 +126,17 @@ def save_frame_encoder(folder: Path, encoder: FrameEncoder) -> None:
 
 
 def load_frame_encoder(folder: Path, encoder: FrameEncoder) -> None:
-    """Give an encoder the weights that ``save_frame_encoder`` kept of a run."""
+    """Give an encoder the weights that ``save_frame_encoder`` kept of a run.
+
+    Raises:
+        FileNotFoundError: there are none yet. ContractError: they are of another encoder.
+    """
     from safetensors.torch import load_file
 
-    encoder.load_state_dict(load_file(folder / FRAME_WEIGHTS), strict=False)
+    path = folder / FRAME_WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: stage 0 is not done; give codebook train again")
+    _fill(encoder, load_file(path), _frames_kept_elsewhere(encoder.settings))
 
 
 def release(codebook: Codebook, folder: Path, about: Mapping[str, Any]) -> Path:
@@ -150,7 +153,7 @@ def release(codebook: Codebook, folder: Path, about: Mapping[str, Any]) -> Path:
 
     codebook.recipe.model.check_vocabulary()
     parts = {_FRAMES: codebook.encoder, ENVIRONMENT: codebook.environment, EGO: codebook.ego}
-    left_out = (f"{_FRAMES}.trunk.",) if _frames_kept_elsewhere(codebook.recipe) else ("\0",)
+    left_out = (f"{_FRAMES}.trunk.",) if _frames_kept_elsewhere(codebook.recipe.frames) else ("\0",)
     weights = {
         f"{part}.{name}": _half(value.detach().cpu()).contiguous()
         for part, module in parts.items()
@@ -207,7 +210,7 @@ def load_codebook(name_or_path: str | Path = "nano") -> Codebook:
             for name, value in weights.items()
             if name.startswith(f"{part}.")
         }
-        _fill(module, own, _frames_kept_elsewhere(recipe) if part == _FRAMES else ())
+        _fill(module, own, _frames_kept_elsewhere(recipe.frames) if part == _FRAMES else ())
         module.eval().requires_grad_(False)
     if encoder.identity() != manifest["frame_encoder"]:
         raise ContractError(
@@ -244,9 +247,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _frames_kept_elsewhere(recipe: CodebookRecipe) -> tuple[str, ...]:
+def _frames_kept_elsewhere(frames: FrameSettings) -> tuple[str, ...]:
     """Return the beginnings of weights that a codebook does not carry: of a public DINOv2."""
-    return ("trunk.",) if recipe.frames.encoder == DINOV2 else ()
+    return ("trunk.",) if frames.encoder == DINOV2 else ()
 
 
 def _fill(module: nn.Module, weights: Mapping[str, Tensor], elsewhere: tuple[str, ...]) -> None:

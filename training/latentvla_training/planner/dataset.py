@@ -111,8 +111,7 @@ def scenes_to_imitate(reader: ShardReader, labelled_repeats: int = 1) -> NDArray
         labelled_repeats: how often a Scene with labels is among them, where others have none.
     """
     columns = reader.columns
-    failed = (columns["expert_pdms"] == 0.0) | (columns["expert_epdms"] == 0.0)
-    scenes = np.flatnonzero(~(failed & reader.labelled))
+    scenes = np.flatnonzero((columns["expert_pdms"] != 0.0) & (columns["expert_epdms"] != 0.0))
     if labelled_repeats == 1 or reader.labelled.all():
         return scenes
     return np.repeat(scenes, np.where(reader.labelled[scenes], labelled_repeats, 1))

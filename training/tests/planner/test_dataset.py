@@ -84,9 +84,7 @@ def test_failed_examples_are_left_out(reader: ShardReader) -> None:
     assert scenes_to_imitate(reader).tolist() == list(range(len(reader)))  # nothing known of them
     scores = np.array([0.9, 0.0, np.nan, 0.4, 0.8])
     lights = np.array([0.8, 0.0, np.nan, 0.4, 0.0])
-    scored = SimpleNamespace(
-        columns={"expert_pdms": scores, "expert_epdms": lights}, labelled=np.ones(5, np.bool_)
-    )
+    scored = SimpleNamespace(columns={"expert_pdms": scores, "expert_epdms": lights})
     kept = scenes_to_imitate(scored)  # type: ignore[arg-type]
     assert kept.tolist() == [0, 2, 3]
     shown = {scene for batch in RunSampler(kept, 2, 9) for _, scene in batch}
@@ -100,8 +98,12 @@ def test_labels_show_more_often_and_fail_nobody_who_has_none(reader: ShardReader
     shown = np.bincount(scenes_to_imitate(half, labelled_repeats=3))
     assert shown.tolist() == [1] * 6 + [3] * 6
     assert scenes_to_imitate(reader, labelled_repeats=3).tolist() == list(range(12))
-    half.columns["expert_pdms"][:] = 0.0
-    assert scenes_to_imitate(half).tolist() == list(range(6))
+    with pytest.raises(ContractError, match="at least one of 1 shards"):
+        half.part(1)  # what is hidden stays hidden
+    lights = reader.columns["own_light"][6:]
+    assert (lights >= 0).any() and (reader.columns["own_light"][:6] == lights).all()
+    assert half.columns["own_light"].tolist() == [-1] * 6 + lights.tolist()
+    assert np.isnan(half.columns["expert_pdms"][:6]).all()
 
 
 def test_labels_that_are_hidden_cannot_be_read(
@@ -134,10 +136,8 @@ def test_nothing_is_learned_from_labels_that_are_hidden(
     torch.manual_seed(0)
     recipe = Recipe("tiny", model=tiny)
     module = TrainedPlanner(recipe).eval()
-    half, seen = (
-        SceneDataset(reader.part(labelled_share=0.5), tiny, with_targets=True),
-        SceneDataset(reader, tiny, with_targets=True),
-    )
+    half = SceneDataset(reader.part(labelled_share=0.5), tiny, with_targets=True)
+    seen = SceneDataset(reader, tiny, with_targets=True)
     auxiliary = {"raster", "velocity", "light", "seen_light", "light_distance", "leader", "route"}
 
     def losses(rows: list[int], dataset: SceneDataset) -> dict[str, float]:

@@ -137,7 +137,7 @@ def test_the_ego_encoder_starts_as_a_net_without_pictures_left_it(
     assert same(teacher.ego, net.ego)
 
 
-def test_a_run_goes_on_from_another_in_another_order(place: Place, recipe: TeacherRecipe) -> None:
+def test_a_run_goes_on_from_another(place: Place, recipe: TeacherRecipe) -> None:
     runs = place.root / "runs"
     first = train_teacher(recipe, runs / "short", runs / "vision", place.codes, progress=False)
     no_vision = replace(recipe.vision, enabled=False)
