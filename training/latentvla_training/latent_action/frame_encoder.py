@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.torchvision_operators import declare_missing_operators
+from latentvla_training.engine.pretrained import from_pretrained
 from latentvla_training.latent_action.settings import DINOV2, OWN, FrameSettings
 
 # Of ImageNet, as DINOv2 was trained with; ours are used to nothing else.
@@ -99,7 +100,7 @@ class DinoTrunk(nn.Module):
 
         super().__init__()
         try:
-            self.model = AutoModel.from_pretrained(name_or_path)
+            self.model = from_pretrained(AutoModel, name_or_path)
         except (OSError, ValueError) as error:  # absent, or no model's folder
             found = str(error).partition("\n")[0]
             raise ContractError(

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.torchvision_operators import declare_missing_operators
+from latentvla_training.engine.pretrained import from_pretrained
 from latentvla_training.teacher.processor import TeacherProcessor
 from latentvla_training.teacher.settings import TINY, ModelSettings
 
@@ -181,8 +182,12 @@ def _load(settings: ModelSettings) -> Qwen2_5_VLForConditionalGeneration:
     arguments = {"revision": settings.revision} if settings.revision else {}
     kind = torch.bfloat16 if settings.lora_rank else torch.float32
     try:
-        return Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            settings.source, config=config, dtype=kind, **arguments
+        return from_pretrained(
+            Qwen2_5_VLForConditionalGeneration,
+            settings.source,
+            config=config,
+            dtype=kind,
+            **arguments,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ContractError(

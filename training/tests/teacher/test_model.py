@@ -186,6 +186,17 @@ def save_small(folder: Path, recipe: TeacherRecipe, processor: TeacherProcessor)
     save_processor(processor, folder)
 
 
+def test_loading_a_folder_leaves_the_meta_device_as_it_was(
+    tmp_path: Path, recipe: TeacherRecipe, processor: TeacherProcessor
+) -> None:
+    save_small(tmp_path, recipe, processor)
+    torch.utils._device._device_constructors.cache_clear()  # as in a process that begins
+    settings = ModelSettings(source=str(tmp_path))
+    make_teacher(settings, load_processor(settings, recipe.pictures))
+    with torch.device("meta"):
+        assert torch.linspace(0.0, 1.0, 3).device.type == "meta"
+
+
 def test_a_local_folder_is_loaded_and_adapted(
     tmp_path: Path, recipe: TeacherRecipe, processor: TeacherProcessor, batch: Batch
 ) -> None:
