@@ -95,7 +95,7 @@ def write_bundle(
             for name, value in planner.state_dict().items()
         }
         (staging / WEIGHTS_FILE).write_bytes(save(state))  # save_file hides a full disk
-        export_onnx(planner, staging / ONNX_FILE)
+        export_onnx(planner, staging / ONNX_FILE, staging / WEIGHTS_FILE)
         files = {name: sha256_of(staging / name) for name in (ONNX_FILE, WEIGHTS_FILE)}
         write_manifest(replace(manifest, files=files), staging)
         backends = TorchBackend(torch.get_num_threads(), "cpu"), OnnxRuntimeBackend(1)

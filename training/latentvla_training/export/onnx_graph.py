@@ -1,14 +1,16 @@
-"""The planner as an ONNX graph: float32 inside, weights stored in half precision.
+"""The planner as an ONNX graph: float32 inside, weights stored in half precision, once.
 
 The network's weights are rounded to half precision first, so that ``model.safetensors``, the graph
-and the torch network hold the same numbers. In the file each large weight is fp16 followed by a
-Cast; ONNX Runtime folds the Cast when it loads, so nothing is slower.
+and the torch network hold the same numbers. Each large weight of the graph is fp16 followed by a
+Cast, and lies in ``model.safetensors``, where the graph points (ONNX external data); a linear map's
+is transposed on the way. ONNX Runtime folds both when it loads, so nothing is slower.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -71,8 +73,13 @@ def example_inputs(planner: StudentPlanner) -> tuple[torch.Tensor, ...]:
     )
 
 
-def export_onnx(planner: StudentPlanner, path: Path) -> None:
-    """Write the planner (batch 1) as one self-contained ONNX file with named inputs and outputs."""
+def export_onnx(planner: StudentPlanner, path: Path, weights: Path) -> None:
+    """Write the planner (batch 1) as an ONNX file with named inputs and outputs.
+
+    Args:
+        path: of the graph. weights: safetensors file of the planner's state in half precision,
+            beside it: what it holds is not written again.
+    """
     import onnx
 
     planner = planner.eval()
@@ -95,8 +102,9 @@ def export_onnx(planner: StudentPlanner, path: Path) -> None:
     model = program.model_proto
     store_weights_in_half(model)
     _strip_origins(model)
-    onnx.checker.check_model(model)
+    share_weights(model, weights)
     onnx.save(model, str(path))
+    onnx.checker.check_model(str(path))  # by its path: with the weights beside it
 
 
 def _simplify(model: Any) -> None:
@@ -151,3 +159,58 @@ def store_weights_in_half(model: Any) -> None:
     del graph.node[:]
     graph.node.extend([*casts, *nodes])
     del graph.value_info[:]
+
+
+def share_weights(model: Any, weights: Path) -> None:
+    """Let the fp16 initializers of an ONNX model point into a safetensors file that holds them.
+
+    Args:
+        model: in memory, to be saved in the folder of ``weights``.
+        weights: tensors that an initializer equals, or of which it is the transpose, are read from
+            there. All other initializers stay in the graph.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    stored = _tensors_by_content(weights)
+    graph = model.graph
+    transposes = []
+    for initializer in graph.initializer:
+        if initializer.data_type != TensorProto.FLOAT16:
+            continue
+        values = numpy_helper.to_array(initializer)
+        name, shape = initializer.name, values.shape
+        place = stored.get((shape, values.tobytes()))
+        if place is None and values.ndim == 2:
+            shape = shape[::-1]
+            place = stored.get((shape, np.ascontiguousarray(values.T).tobytes()))
+            if place is not None:
+                source = f"{name}_stored"
+                transposes.append(
+                    helper.make_node("Transpose", [source], [name], name=f"{name}_t", perm=[1, 0])
+                )
+                name = source
+        if place is None:
+            continue
+        initializer.Clear()
+        initializer.name, initializer.data_type = name, TensorProto.FLOAT16
+        initializer.dims.extend(shape)
+        initializer.data_location = TensorProto.EXTERNAL
+        about = {"location": weights.name, "offset": place[0], "length": place[1]}
+        for key, value in about.items():
+            entry = initializer.external_data.add()
+            entry.key, entry.value = key, str(value)
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*transposes, *nodes])
+
+
+def _tensors_by_content(path: Path) -> dict[tuple[tuple[int, ...], bytes], tuple[int, int]]:
+    """Return where every tensor of a safetensors file lies: offset and length in bytes."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    found = {}
+    for name, entry in json.loads(content[8:start]).items():
+        if name != "__metadata__":
+            first, last = (start + offset for offset in entry["data_offsets"])
+            found[tuple(entry["shape"]), content[first:last]] = (first, last - first)
+    return found

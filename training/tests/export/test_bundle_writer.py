@@ -99,6 +99,32 @@ def test_weights_in_the_graph_are_half_precision(folder: Path) -> None:
     assert not any(node.doc_string or node.metadata_props for node in graph.node)
 
 
+def test_weights_are_stored_once(folder: Path) -> None:
+    import onnx
+    from safetensors.numpy import load_file
+
+    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+    large = [entry for entry in graph.initializer if np.prod(entry.dims) >= 4096]
+    shared = [entry for entry in large if entry.data_location == onnx.TensorProto.EXTERNAL]
+    assert {entry.value for tensor in shared for entry in tensor.external_data[:1]} == {
+        "model.safetensors"
+    }
+    total = sum(int(value.size) for value in load_file(folder / "model.safetensors").values())
+    assert sum(int(np.prod(entry.dims)) for entry in shared) > 0.8 * total
+    loaded = onnx.load(folder / "model.onnx").graph
+    assert all(np.isfinite(onnx.numpy_helper.to_array(entry)).all() for entry in loaded.initializer)
+    assert any(node.op_type == "Transpose" and node.name.endswith("_t") for node in loaded.node)
+
+
+def test_a_graph_without_its_weights_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("manifest.json", "model.onnx"):
+        (copy / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(BundleError, match=r"model\.safetensors"):
+        load_bundle(copy)
+
+
 def test_disagreement_replaces_nothing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
