@@ -1,4 +1,8 @@
-"""Trained planners to start from: of a bundle, or of a run."""
+"""Trained planners to start from: of a bundle, or of a run.
+
+A bundle that ships may be a student. Comparisons go on from the planner that it went on from
+itself, whose weights come with the package in ``released/host``.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,12 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from latentvla_ros.contract import ContractError
 from latentvla_ros.model.config import PlannerConfig
 from latentvla_ros.model.planner import StudentPlanner
 from latentvla_ros.runtime.bundle import WEIGHTS_FILE, Bundle, load_bundle
 from latentvla_training.planner.release import load_run
+from latentvla_training.planner.released import released_folder
 
 
 @dataclass(frozen=True)
@@ -40,13 +46,42 @@ def bundle_planner(bundle: Bundle) -> StudentPlanner:
     return planner.eval()
 
 
+def released_hosts() -> dict[str, Bundle]:
+    """Return the planners that students which ship went on from, by their bundles' ids.
+
+    They are bundles without a graph: nothing drives them.
+
+    Raises:
+        BundleError: one is damaged.
+    """
+    folders = sorted(path.parent for path in (released_folder() / "host").glob("*/manifest.json"))
+    found = [load_bundle(folder) for folder in folders]
+    return {bundle.manifest.bundle_id: bundle for bundle in found}
+
+
 def bundle_host(name_or_path: str) -> Host:
-    """Load the planner of a bundle.
+    """Load the planner of a bundle; of a student's, the host that the student went on from.
 
     Raises:
         BundleError: there is none, or it is damaged.
+        ContractError: the bundle is of a student whose host does not come with the package.
     """
     bundle = load_bundle(name_or_path)
+    made = bundle.manifest.provenance
+    if not made.get("reasoner"):
+        return _of_bundle(bundle)
+    hosts = [_of_bundle(host) for host in released_hosts().values()]
+    for host in hosts:
+        if host.identity == made["start_from"]:
+            return host
+    raise ContractError(
+        f"host of the student {bundle.manifest.bundle_id}",
+        [host.identity for host in hosts],
+        f"{made['start_from']}; name that planner instead (--host-run, or its bundle)",
+    )
+
+
+def _of_bundle(bundle: Bundle) -> Host:
     manifest = bundle.manifest
     return replace(
         _host(manifest.bundle_id, bundle_planner(bundle)),

@@ -168,8 +168,8 @@ def start_from(trained: TrainedPlanner, run: Path) -> None:
 
     Args:
         run: a run's folder, whose averaged weights are taken. Where there is none, its name is that
-            of what ships: the id of a bundle (``nano-2``), or ``blank-<first 8 hex of its hash>``
-            for the planner trained on blank images.
+            of what ships: the id of a bundle or of a student's host (``nano-3``), or
+            ``blank-<first 8 hex of its hash>`` for the planner trained on blank images.
 
     Raises:
         FileNotFoundError: there is neither such a run nor such a planner.
@@ -190,7 +190,7 @@ def start_from(trained: TrainedPlanner, run: Path) -> None:
 def _shipped_weights(name: str, trained: TrainedPlanner) -> dict[str, Tensor]:
     """Return the weights of a planner that ships, by the names of ``TrainedPlanner``."""
     from latentvla_ros.runtime.bundle import load_bundle, shipped_bundles
-    from latentvla_training.planner.hosts import bundle_planner
+    from latentvla_training.planner.hosts import bundle_planner, released_hosts
     from latentvla_training.planner.released import load_baselines
 
     offered: list[str] = []
@@ -202,8 +202,8 @@ def _shipped_weights(name: str, trained: TrainedPlanner) -> dict[str, Tensor]:
             weights = {f"planner.{key}": v for key, v in blank.planner.state_dict().items()}
             return {**weights, "blank_map": blank.features[0]}
     else:
-        for shipped in shipped_bundles():
-            bundle = load_bundle(shipped)
+        planners = [load_bundle(shipped) for shipped in shipped_bundles()]
+        for bundle in (*released_hosts().values(), *planners):
             offered.append(bundle.manifest.bundle_id)
             if name == bundle.manifest.bundle_id:
                 planner = bundle_planner(bundle)

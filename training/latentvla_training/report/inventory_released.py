@@ -92,7 +92,12 @@ def _manifest(path: Path, root: Path, here: Mapping[str, str | None]) -> Iterato
             size = megabytes(file.stat().st_size)
             if sha256_of(file) != found["sha256"]:
                 stale.append("is not the file that its manifest names: damaged")
-        which = found.get("codebook_id") or found.get("id") or str(found["sha256"])[:10]
+        which = (
+            found.get("codebook_id")
+            or found.get("id")
+            or found.get("bundle_id")
+            or str(found["sha256"])[:10]
+        )
         place = str(file.relative_to(root))
         yield Entry((place, str(which), size, _made_by(made), ""), tuple(stale))
 
