@@ -33,9 +33,19 @@ from latentvla_training.latent_action.motion_probes import (
     agent_question,
     ego_question,
 )
-from latentvla_training.latent_action.motion_reader import MotionReader, fit_motion_reader
-from latentvla_training.latent_action.pairs import MOTION_SCALE, find_pairs
-from latentvla_training.latent_action.probes import F64, one_hot, partial_r2
+from latentvla_training.latent_action.motion_reader import (
+    MotionReader,
+    ReadingTask,
+    fit_motion_reader,
+)
+from latentvla_training.latent_action.pairs import MOTION_SCALE, find_pairs, scaled_motion
+from latentvla_training.latent_action.probes import (
+    F64,
+    held_out_networks,
+    one_hot,
+    partial_r2,
+    unknown_rest,
+)
 from latentvla_training.latent_action.scene_set import SceneSet
 from latentvla_training.latent_action.stages import PairData, perplexity
 
@@ -114,6 +124,7 @@ class RunEvidence:
             for source, inputs in self._inputs(name, stage):
                 found["ego_probe"][source] = self._ego_probe(inputs)
                 found["agent_probe"][source] = self._agent_probe(inputs)
+        found["agents_read"] = self._agents_read()
         found["swap"] = self._swap_test()
         return found
 
@@ -209,6 +220,34 @@ class RunEvidence:
         )
         return {"x": float(share[0]), "y": float(share[1]), "mean": float(share.mean())}
 
+    def _agents_read(self) -> dict[str, Any]:
+        """Return how much of the agent probe's answers a net reads that is told them in training.
+
+        Off the frames' whole features: of both frames, and of the earlier one alone. What the later
+        frame adds is the most that any code of the pair's news could say, as far as so many labels
+        teach a net to read it.
+        """
+        train, judged = self.agents["train"], self.agents["judged"]
+        rest, judged_rest = unknown_rest(train.data, judged.data)
+        scale = np.maximum(rest.std(axis=0), 1e-6)
+        held_out = held_out_networks(train.data.networks)
+        encoder = self.codebook.encoder
+        found = {}
+        for name, with_later in (("both_frames", True), ("earlier_frame", False)):
+            tasks = [
+                ReadingTask(
+                    self.data[part], pairs, (targets / scale).astype(np.float32), with_later
+                )
+                for part, pairs, targets in (
+                    ("train", train.pairs, rest),
+                    ("judged", judged.pairs, judged_rest),
+                )
+            ]
+            reader = fit_motion_reader(tasks[0], encoder.grid, encoder.channels, held_out)
+            x, y = (float(share) for share in tasks[1].r2(reader))
+            found[name] = {"x": x, "y": y, "mean": (x + y) / 2.0}
+        return found
+
     def _swap_test(self) -> dict[str, Any]:
         """Swap ego codes between Scenes and read the motion off what the decoder predicts then.
 
@@ -218,8 +257,11 @@ class RunEvidence:
             motions differ by more than 2 m; how well the reader itself reads true pairs (R2).
         """
         encoder, judged = self.codebook.encoder, self.data["judged"]
-        fitted = np.flatnonzero(self.data["train"].pairs.interval == 0)
-        reader = fit_motion_reader(self.data["train"], fitted, encoder.grid, encoder.channels)
+        train = self.data["train"]
+        fitted = np.flatnonzero(train.pairs.interval == 0)
+        motion = scaled_motion(train.pairs.trajectory[fitted, -1])
+        task = ReadingTask(train, fitted, motion)
+        reader = fit_motion_reader(task, encoder.grid, encoder.channels)
         chosen = np.flatnonzero(judged.pairs.interval == 0)
         partner = np.random.default_rng(0).permutation(chosen)
         read = _read_swaps(self.codebook.ego, judged, reader, chosen, partner)

@@ -67,9 +67,7 @@ def partial_r2(train: ProbeData, test: ProbeData, train_inputs: F64, test_inputs
     Args:
         train, test: samples of different networks. train_inputs, test_inputs: (N, D) of each.
     """
-    known = least_squares(with_one(train.known), train.targets)
-    rest = train.targets - with_one(train.known) @ known
-    test_rest = test.targets - with_one(test.known) @ known
+    rest, test_rest = unknown_rest(train, test)
     of_inputs = least_squares(with_one(train.known), train_inputs)
     inputs = train_inputs - with_one(train.known) @ of_inputs
     test_inputs = test_inputs - with_one(test.known) @ of_inputs
@@ -78,9 +76,21 @@ def partial_r2(train: ProbeData, test: ProbeData, train_inputs: F64, test_inputs
     return np.asarray(1.0 - error / np.maximum((test_rest**2).sum(axis=0), 1e-12))
 
 
-def _best_penalty(inputs: F64, targets: F64, networks: NDArray[np.str_]) -> float:
+def unknown_rest(train: ProbeData, test: ProbeData) -> tuple[F64, F64]:
+    """Return what of both targets (N, T) what is known does not tell, fitted on ``train``."""
+    known = least_squares(with_one(train.known), train.targets)
+    rest, test_rest = (one.targets - with_one(one.known) @ known for one in (train, test))
+    return rest, test_rest
+
+
+def held_out_networks(networks: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Return which samples (N,) are of the fifth of the networks that settings are chosen on."""
     names = np.unique(networks)
-    held_out = np.isin(networks, names[:: max(2, min(5, len(names)))])
+    return np.isin(networks, names[:: max(2, min(5, len(names)))])
+
+
+def _best_penalty(inputs: F64, targets: F64, networks: NDArray[np.str_]) -> float:
+    held_out = held_out_networks(networks)
     if held_out.all() or not held_out.any():
         return _PENALTIES[1]
     scale = np.maximum((targets**2).mean(axis=0), 1e-12)

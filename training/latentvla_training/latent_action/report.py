@@ -44,7 +44,11 @@ _TITLES = {
     "one_stage": "codes in one stage",
     "shuffled": "ego codes, shuffled",
     "continuous": "continuous bottleneck",
+    "both_frames": "told the answers: both frames",
+    "earlier_frame": "told the answers: earlier frame",
 }
+#: What is read by a net that is told the answers, beside ``SOURCES``.
+READ = ("both_frames", "earlier_frame")
 
 
 _NAMING = (
@@ -195,10 +199,14 @@ def document(result: dict[str, Any], picture: str) -> str:
         'speed" has 0 here.',
         *_ablation_section(result),
         "## What the codes say of others",
-        _agent_table(pooled["agent_probe"]),
+        _agent_table({**pooled["agent_probe"], **pooled["agents_read"]}),
         "The same for the displacement (ahead, to the left) of the nearest road user in view "
         "within 40 m over the first second, with the ego's own motion regressed out "
         f"({counts['judged']['agent_probe']} Scenes judged).",
+        "The last two rows are no codes: a small net is told these displacements for "
+        f"{counts['train']['agent_probe']} Scenes of training networks and reads them off the "
+        "whole features of both frames, or of the earlier frame shown twice. What the first has "
+        "beyond the second is all that the later frame is seen to say of others.",
         "## Swapping ego codes",
         _swap_text(pooled["swap"]),
         "## Gates",
@@ -317,7 +325,7 @@ def _ego_table(probe: dict[str, Any]) -> str:
 def _agent_table(probe: dict[str, Any]) -> str:
     rows = [
         [_TITLES[name], *(_cell(probe[name][key], 3) for key in ("x", "y", "mean"))]
-        for name in SOURCES
+        for name in (*SOURCES, *READ)
         if name in probe
     ]
     return md.table(["read off", "ahead", "left", "mean"], rows)
@@ -379,12 +387,14 @@ def shortcomings(result: dict[str, Any]) -> list[str]:
         + ", ".join(f"{100 * (1 - share['mean']):.0f} %" for share in ego["delta_yaw"])
         + "."
     )
-    agents = pooled["agent_probe"][ENVIRONMENT]
+    agents, read = pooled["agent_probe"][ENVIRONMENT], pooled["agents_read"]
     ahead, left = (100 * (1 - agents[name]["mean"]) for name in ("x", "y"))
+    both, earlier = (100 * read[name]["mean"]["mean"] for name in READ)
     lines.append(
         f"Of how the nearest road user moves, the environment codes leave {ahead:.0f} % ahead and "
-        f"{left:.0f} % to the left unsaid: sixteen bits stand for a whole frame's news, and a car "
-        "at 30 m is a few pixels of it."
+        f"{left:.0f} % to the left unsaid. A net that is told the answers reads {both:.1f} % off "
+        f"both frames and {earlier:.1f} % off the earlier alone: what the former has beyond the "
+        "latter is all that later frames are seen to say, at this size and with so few Scenes."
     )
     meanings = result["meanings"]
     used = [entry for entry in meanings if entry["share"] >= 0.005]
