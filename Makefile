@@ -47,7 +47,7 @@ bench: setup  ## CPU time per plan of the backend and of the whole node
 	@mkdir -p out
 	@$(ROS_ENV) $(BIN)/latentvla bench --bundle nano --json out/bench.json
 
-train-nano: setup-training  ## make the data, train nano, export its bundle, evaluate it
+train-nano: setup-training  ## make the data, train the host of nano and its blank twin, evaluate both (out/host)
 	@sh scripts/train_nano.sh $(BIN)
 
 setup: $(STAMPS)/messages  ## what the car needs: ROS 2, ONNX Runtime, our messages; no torch
