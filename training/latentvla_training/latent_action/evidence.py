@@ -228,6 +228,9 @@ class RunEvidence:
         teach a net to read it.
         """
         train, judged = self.agents["train"], self.agents["judged"]
+        if not (len(train.data) and len(judged.data)):  # nobody was met
+            nothing = dict.fromkeys(("x", "y", "mean"), float("nan"))
+            return {"both_frames": nothing, "earlier_frame": dict(nothing)}
         rest, judged_rest = unknown_rest(train.data, judged.data)
         scale = np.maximum(rest.std(axis=0), 1e-6)
         held_out = held_out_networks(train.data.networks)

@@ -84,14 +84,18 @@ def unknown_rest(train: ProbeData, test: ProbeData) -> tuple[F64, F64]:
 
 
 def held_out_networks(networks: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """Return which samples (N,) are of the fifth of the networks that settings are chosen on."""
+    """Return which samples (N,) are of the fifth of the networks that settings are chosen on.
+
+    None where there are too few networks: then nothing would be left to fit on.
+    """
     names = np.unique(networks)
-    return np.isin(networks, names[:: max(2, min(5, len(names)))])
+    held_out = np.isin(networks, names[:: max(2, min(5, len(names)))])
+    return held_out & ~held_out.all()
 
 
 def _best_penalty(inputs: F64, targets: F64, networks: NDArray[np.str_]) -> float:
     held_out = held_out_networks(networks)
-    if held_out.all() or not held_out.any():
+    if not held_out.any():
         return _PENALTIES[1]
     scale = np.maximum((targets**2).mean(axis=0), 1e-12)
 
