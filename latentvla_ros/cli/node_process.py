@@ -52,10 +52,6 @@ class NodeProcess:
 
     def __enter__(self) -> NodeProcess:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        # A shell's background job inherits an ignored SIGINT, and so would the node: it could not
-        # be stopped in order. A handled signal is reset to its default by exec.
-        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -64,7 +60,7 @@ class NodeProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=_before_exec(),
             )
         return self
 
@@ -139,13 +135,20 @@ class NodeProcess:
         return self._process.poll()
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """Return what a child runs before exec to get SIGINT when our thread dies (Linux only)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None).prctl  # loaded before the fork: nothing may be imported after it
+def _before_exec() -> Callable[[], None]:
+    """Return what a child runs before exec: it listens to SIGINT, and gets it when our thread dies.
+
+    A parent that ignores or blocks SIGINT (a script's background job) would have its children do
+    so too: they could not be stopped in order. The signal at our end is Linux only.
+    """
+    prctl = None
+    if sys.platform.startswith("linux"):
+        prctl = ctypes.CDLL(None).prctl  # loaded before the fork: nothing may be imported after it
 
     def arrange() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)
 
     return arrange

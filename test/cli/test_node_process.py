@@ -64,6 +64,20 @@ def test_it_is_interrupted_in_order(module: Path) -> None:
     assert node.last_lines()[-1] == "interrupted"
 
 
+def test_it_listens_where_its_parent_does_not(module: Path) -> None:
+    """A script's background job ignores SIGINT, and so would all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with process(module, POLITE) as node:
+            wait_until(lambda: "started" in node.last_lines())
+        assert node.exit_code == 0
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, before)
+
+
 def test_it_is_killed_when_it_does_not_listen(module: Path) -> None:
     with process(module, STUBBORN) as node:
         wait_until(lambda: "started" in node.last_lines())
