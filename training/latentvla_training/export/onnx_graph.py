@@ -155,9 +155,7 @@ def store_weights_in_half(model: Any) -> None:
                 "Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT, name=f"{name}_cast"
             )
         )
-    nodes = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*casts, *nodes])
+    _put_first(graph, casts)
     del graph.value_info[:]
 
 
@@ -199,9 +197,14 @@ def share_weights(model: Any, weights: Path) -> None:
         for key, value in about.items():
             entry = initializer.external_data.add()
             entry.key, entry.value = key, str(value)
-    nodes = list(graph.node)
+    _put_first(graph, transposes)
+
+
+def _put_first(graph: Any, nodes: list[Any]) -> None:
+    """Put nodes before those of a graph, which are in the order of computation."""
+    rest = list(graph.node)
     del graph.node[:]
-    graph.node.extend([*transposes, *nodes])
+    graph.node.extend([*nodes, *rest])
 
 
 def _tensors_by_content(path: Path) -> dict[tuple[tuple[int, ...], bytes], tuple[int, int]]:

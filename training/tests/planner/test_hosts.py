@@ -30,7 +30,7 @@ def test_a_student_keeps_its_hosts_trunk():
         torch.testing.assert_close(value, theirs[name], rtol=0.0, atol=0.0)
 
 
-def test_a_host_is_its_own(tmp_path):
+def test_a_host_is_its_own():
     (found,) = released_hosts().values()
     assert bundle_host(str(found.path)).identity == bundle_host("nano").identity
 
