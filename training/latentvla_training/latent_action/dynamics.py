@@ -1,10 +1,11 @@
 """One stage of the codebook: encoder, bottleneck and decoder, and what they are conditioned on.
 
 Stage 1 is told the driven trajectory and the ego state, so that its codes need not say them and are
-left with the *environment*. Stage 2 is told the codes of stage 1, which is frozen, and no
-trajectory (with ``model.odometry`` its encoder reads speed and yaw rate at either frame beside the
-picture): what is left for its codes is the *ego*. Controls: one stage that is told nothing, and
-stage 2 with a continuous bottleneck.
+left with the *environment*; with ``model.unexplained_change`` its encoder also reads, and its codes
+must say, where the picture changes for another reason than the ego's motion. Stage 2 is told the
+codes of stage 1, which is frozen, and no trajectory (with ``model.odometry`` its encoder reads
+speed and yaw rate at either frame beside the picture): what is left for its codes is the *ego*.
+Controls: one stage that is told nothing, and stage 2 with a continuous bottleneck.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from latentvla_training.latent_action.pairs import (
     TRAJECTORY_POINTS,
 )
 from latentvla_training.latent_action.settings import DynamicsLoss, DynamicsSettings
+from latentvla_training.latent_action.unexplained_change import WIDTH as CHANGE_WIDTH
 
 ENVIRONMENT, EGO = "environment", "ego"
 ONE_STAGE, CONTINUOUS = "one_stage", "continuous"
@@ -32,8 +34,8 @@ CONTROLS = (ONE_STAGE, CONTINUOUS)
 #: What of a stage's weights only its training uses.
 TRAINING_ONLY = ("embed_avg", "cluster_size", "initted", "bottleneck.steps")
 
-#: Beyond so many spreads an ego motion counts linearly: turns are rare, far out, and wanted.
-MOTION_ROBUST = 3.0
+#: Beyond so many spreads a regulariser's target counts linearly: turns are rare, far out, wanted.
+ROBUST = 3.0
 
 Batch = dict[str, Tensor]
 
@@ -52,6 +54,49 @@ class DrivenCondition(nn.Module):
         """Return (B, 2, D) of ``trajectory`` (B, 15) and ``state`` (B, 16)."""
         parts = [self.trajectory(batch["trajectory"]), self.state(batch["state"])]
         return torch.stack(parts, dim=1)
+
+
+class UnexplainedChange(nn.Module):
+    """Maps of unexplained change: one token for the encoder, and a reader of them off the codes.
+
+    The reader is linear in the codes, so that each must say its part plainly: whatever the others
+    say, and without the earlier frame. What was driven it is told.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, settings: DynamicsSettings) -> None:
+        super().__init__()
+        width = settings.width
+        shape = (len(settings.intervals_s), CHANGE_WIDTH)
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("spread", torch.ones(shape))
+        self.token = _two_layers(CHANGE_WIDTH, width)
+        self.codes = nn.Linear(settings.codes * settings.code_width, CHANGE_WIDTH)
+        self.driven = nn.Sequential(
+            nn.Linear(3 * TRAJECTORY_POINTS + STATE_WIDTH, width),
+            nn.GELU(),
+            nn.Linear(width, CHANGE_WIDTH),
+        )
+
+    def standardise(self, maps: Tensor, interval: Tensor) -> None:
+        """Take mean and spread from the maps (P, CHANGE_WIDTH) of pairs of each length (P,)."""
+        for index in range(len(self.mean)):
+            found = maps[interval == index] if (interval == index).sum() > 1 else maps
+            self.mean[index], self.spread[index] = found.mean(0), found.std(0).clamp(min=1e-3)
+
+    def standard(self, batch: Batch) -> Tensor:
+        """Return the batch's maps (B, CHANGE_WIDTH) with mean zero and spread one."""
+        interval = batch["interval"]
+        maps: Tensor = (batch["change"] - self.mean[interval]) / self.spread[interval]
+        return maps
+
+    def read(self, batch: Batch, vectors: Tensor) -> Tensor:
+        """Return what ``vectors`` (B, codes, code width) say of them, (B, CHANGE_WIDTH)."""
+        driven = self.driven(torch.cat([batch["trajectory"], batch["state"]], dim=1))
+        found: Tensor = self.codes(vectors.flatten(1)) + driven
+        return found
 
 
 class CodeCondition(nn.Module):
@@ -115,11 +160,12 @@ class LatentDynamics(nn.Module):
         self.condition = make_condition(stage, settings)
         patches = Patches(grid, settings.patch)
         self.odometry = settings.odometry and stage != ENVIRONMENT
+        self.change = UnexplainedChange(settings) if settings.unexplained_change else None
         self.encoder = InverseDynamics(
             settings,
             patches,
             channels,
-            self.condition.count,
+            self.condition.count + (self.change is not None),
             ODOMETRY_WIDTH if self.odometry else 0,
         )
         self.bottleneck = Bottleneck(
@@ -141,6 +187,9 @@ class LatentDynamics(nn.Module):
     def encode(self, batch: Batch) -> Encoded:
         """Return the codes of pairs ``earlier``, ``later`` (B, places, C), ``interval`` (B,)."""
         condition = self.condition(batch)
+        if self.change is not None:
+            token = self.change.token(self.change.standard(batch))
+            condition = torch.cat([condition, token[:, None]], dim=1)
         odometry = None
         if self.odometry:
             odometry = (
@@ -172,6 +221,10 @@ class LatentDynamics(nn.Module):
         }
         if self.motion is not None:
             losses["ego_motion"] = self.loss.ego_motion * self._motion_error(batch, encoded.vectors)
+        if self.change is not None:
+            said = self.change.read(batch, encoded.vectors).float()
+            error = nn.functional.huber_loss(said, self.change.standard(batch), delta=ROBUST)
+            losses["unexplained_change"] = self.loss.unexplained_change * error
         return losses
 
     def _motion_error(self, batch: Batch, vectors: Tensor) -> Tensor:
@@ -179,7 +232,7 @@ class LatentDynamics(nn.Module):
         assert self.motion is not None
         wanted = batch["unforeseen" if self.odometry else "motion"]
         found = self.motion(vectors.flatten(1)).float()
-        return nn.functional.huber_loss(found, wanted, delta=MOTION_ROBUST)
+        return nn.functional.huber_loss(found, wanted, delta=ROBUST)
 
 
 def weights_hash(module: nn.Module, leave_out: tuple[str, ...] = ()) -> str:

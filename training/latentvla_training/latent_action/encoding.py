@@ -32,14 +32,40 @@ from latentvla_training.latent_action.dynamics import (
     weights_hash,
 )
 from latentvla_training.latent_action.feature_store import ensure_features
+from latentvla_training.latent_action.frame_encoder import FrameEncoder
 from latentvla_training.latent_action.pairs import Pairs, find_pairs
 from latentvla_training.latent_action.scene_set import SceneSet
+from latentvla_training.latent_action.settings import DynamicsSettings
 from latentvla_training.latent_action.stages import PairData
+from latentvla_training.latent_action.unexplained_change import unexplained_change
 from latentvla_training.world.networks import data_root
 
 logger = logging.getLogger(__name__)
 
 BATCH = 128
+
+
+def pair_data(
+    settings: DynamicsSettings,
+    encoder: FrameEncoder,
+    scenes: SceneSet,
+    root: Path | None = None,
+    progress: bool = True,
+) -> PairData:
+    """Return the pairs of Scenes with what stages read of their pictures, made where it is absent.
+
+    Args:
+        root: of the caches of features and of unexplained change; below the data by default.
+
+    Raises:
+        ContractError: a picture is damaged or of another size. OSError: no space left.
+    """
+    pairs = find_pairs(scenes, settings)
+    features = ensure_features(encoder, scenes, root, progress)
+    change = None
+    if settings.unexplained_change:
+        change = unexplained_change(scenes, pairs, encoder.settings, root, progress)
+    return PairData(pairs, features, change=change)
 
 
 def cached_codes(
@@ -117,10 +143,7 @@ def encode_scenes(
     """
     codebook.recipe.model.check_vocabulary()
     scenes = SceneSet([reader])
-    data = PairData(
-        find_pairs(scenes, codebook.recipe.model),
-        ensure_features(codebook.encoder, scenes, root, progress),
-    )
+    data = pair_data(codebook.recipe.model, codebook.encoder, scenes, root, progress)
     scenes_id = scenes_identity(reader)
     environment = cached_codes(codebook.environment, data, scenes_id, progress=progress)
     ego = pair_codes(codebook.ego, replace(data, environment=environment), progress)

@@ -25,8 +25,7 @@ from latentvla_training.latent_action.dynamics import (
     LatentDynamics,
     change_weights,
 )
-from latentvla_training.latent_action.encoding import BATCH, pair_codes, pair_latents
-from latentvla_training.latent_action.feature_store import ensure_features
+from latentvla_training.latent_action.encoding import BATCH, pair_codes, pair_data, pair_latents
 from latentvla_training.latent_action.motion_probes import (
     AgentQuestion,
     EgoQuestion,
@@ -38,20 +37,19 @@ from latentvla_training.latent_action.motion_reader import (
     ReadingTask,
     fit_motion_reader,
 )
-from latentvla_training.latent_action.pairs import MOTION_SCALE, find_pairs, scaled_motion
+from latentvla_training.latent_action.pairs import MOTION_SCALE, scaled_motion
 from latentvla_training.latent_action.probes import (
     F64,
-    held_out_networks,
     one_hot,
     partial_r2,
-    unknown_rest,
 )
 from latentvla_training.latent_action.scene_set import SceneSet
 from latentvla_training.latent_action.stages import PairData, perplexity
 
-SHUFFLED = "shuffled"
+#: Ego codes of other pairs; what stage 1 reads of a pair's unexplained change, which is no code.
+SHUFFLED, UNEXPLAINED = "shuffled", "unexplained_change"
 #: What answers the probes, in the order of the report.
-SOURCES = (EGO, ENVIRONMENT, ONE_STAGE, SHUFFLED, CONTINUOUS)
+SOURCES = (EGO, ENVIRONMENT, ONE_STAGE, SHUFFLED, CONTINUOUS, UNEXPLAINED)
 
 #: At least so much perplexity, overall and at every position (experiments.md section 5).
 LEAST_PERPLEXITY, LEAST_POSITION_PERPLEXITY = 8.0, 4.0
@@ -85,9 +83,8 @@ class RunEvidence:
         self.codebook: Codebook = load_run(run)
         self.data: dict[str, PairData] = {}
         for name, scenes in evidence.scenes.items():
-            pairs = find_pairs(scenes, self.codebook.recipe.model)
-            features = ensure_features(self.codebook.encoder, scenes, progress=progress)
-            data = PairData(pairs, features)
+            encoder = self.codebook.encoder
+            data = pair_data(self.codebook.recipe.model, encoder, scenes, progress=progress)
             codes = pair_codes(self.codebook.environment, data, progress)
             self.data[name] = replace(data, environment=codes)
         sets = evidence.scenes
@@ -105,6 +102,7 @@ class RunEvidence:
             "recipe": recipe.name,
             "seed": recipe.seed,
             "ego_motion_weight": recipe.loss.ego_motion,
+            "unexplained_change_weight": recipe.loss.unexplained_change,
             "odometry": recipe.model.odometry,
             "scenes": self.evidence.identity(),
             "counts": {
@@ -124,7 +122,9 @@ class RunEvidence:
             for source, inputs in self._inputs(name, stage):
                 found["ego_probe"][source] = self._ego_probe(inputs)
                 found["agent_probe"][source] = self._agent_probe(inputs)
-        found["agents_read"] = self._agents_read()
+        change = self._unexplained_change()
+        if change:
+            found["agent_probe"][UNEXPLAINED] = self._agent_probe(change)
         found["swap"] = self._swap_test()
         return found
 
@@ -213,42 +213,23 @@ class RunEvidence:
         }
 
     def _agent_probe(self, inputs: dict[str, F64]) -> dict[str, Any]:
-        """Return partial R2 of a road user's displacement (x, y) from the first transition."""
+        """Return partial R2 of how a road user moves, from the first transition."""
         read = {part: inputs[part][question.pairs] for part, question in self.agents.items()}
         share = partial_r2(
             self.agents["train"].data, self.agents["judged"].data, read["train"], read["judged"]
         )
-        return {"x": float(share[0]), "y": float(share[1]), "mean": float(share.mean())}
+        named = zip(("x", "y", "distance"), share, strict=True)
+        return {**{name: float(value) for name, value in named}, "mean": float(share.mean())}
 
-    def _agents_read(self) -> dict[str, Any]:
-        """Return how much of the agent probe's answers a net reads that is told them in training.
-
-        Off the frames' whole features: of both frames, and of the earlier one alone. What the later
-        frame adds is the most that any code of the pair's news could say, as far as so many labels
-        teach a net to read it.
-        """
-        train, judged = self.agents["train"], self.agents["judged"]
-        if not (len(train.data) and len(judged.data)):  # nobody was met
-            nothing = dict.fromkeys(("x", "y", "mean"), float("nan"))
-            return {"both_frames": nothing, "earlier_frame": dict(nothing)}
-        rest, judged_rest = unknown_rest(train.data, judged.data)
-        scale = np.maximum(rest.std(axis=0), 1e-6)
-        held_out = held_out_networks(train.data.networks)
-        encoder = self.codebook.encoder
+    def _unexplained_change(self) -> dict[str, F64]:
+        """Return what stage 1 reads of unexplained change, of every pair; {} if it reads none."""
+        module = self.codebook.environment.change
+        if module is None:
+            return {}
         found = {}
-        for name, with_later in (("both_frames", True), ("earlier_frame", False)):
-            tasks = [
-                ReadingTask(
-                    self.data[part], pairs, (targets / scale).astype(np.float32), with_later
-                )
-                for part, pairs, targets in (
-                    ("train", train.pairs, rest),
-                    ("judged", judged.pairs, judged_rest),
-                )
-            ]
-            reader = fit_motion_reader(tasks[0], encoder.grid, encoder.channels, held_out)
-            x, y = (float(share) for share in tasks[1].r2(reader))
-            found[name] = {"x": x, "y": y, "mean": (x + y) / 2.0}
+        for part, data in self.data.items():
+            batch = data.batch(np.arange(len(data.pairs)))
+            found[part] = module.standard(batch).numpy().astype(np.float64)
         return found
 
     def _swap_test(self) -> dict[str, Any]:

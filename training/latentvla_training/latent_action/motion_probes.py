@@ -58,8 +58,8 @@ class AgentQuestion:
 
     Attributes:
         pairs: (n,). data: targets are the displacement x, y (m) over the transition in the ego
-            frame of the earlier frame; known are the ego's speed, yaw rate and command, its own
-            motion over the transition and change of speed, and steps of each.
+            frame of the earlier frame, and its length (m); known are the ego's speed, yaw rate and
+            command, its own motion over the transition and change of speed, and steps of each.
     """
 
     pairs: NDArray[np.int64]
@@ -95,7 +95,9 @@ def agent_question(scenes: SceneSet, pairs: Pairs) -> AgentQuestion:
     known = np.concatenate([known_at_t0(scenes, rows), motion], axis=1)
     known = np.concatenate([known, *(steps_of(values) for values in known.T)], axis=1)
     networks = scenes.column("network")[rows]
-    return AgentQuestion(index, ProbeData(known, np.array(targets).reshape(-1, 2), networks))
+    displacement = np.array(targets).reshape(-1, 2)
+    asked = np.concatenate([displacement, np.hypot(*displacement.T)[:, None]], axis=1)
+    return AgentQuestion(index, ProbeData(known, asked, networks))
 
 
 def steps_of(values: F64) -> F64:

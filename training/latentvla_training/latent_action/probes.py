@@ -67,20 +67,14 @@ def partial_r2(train: ProbeData, test: ProbeData, train_inputs: F64, test_inputs
     Args:
         train, test: samples of different networks. train_inputs, test_inputs: (N, D) of each.
     """
-    rest, test_rest = unknown_rest(train, test)
+    known = least_squares(with_one(train.known), train.targets)
+    rest, test_rest = (one.targets - with_one(one.known) @ known for one in (train, test))
     of_inputs = least_squares(with_one(train.known), train_inputs)
     inputs = train_inputs - with_one(train.known) @ of_inputs
     test_inputs = test_inputs - with_one(test.known) @ of_inputs
     weights = ridge(inputs, rest, _best_penalty(inputs, rest, train.networks))
     error = ((test_rest - test_inputs @ weights) ** 2).sum(axis=0)
     return np.asarray(1.0 - error / np.maximum((test_rest**2).sum(axis=0), 1e-12))
-
-
-def unknown_rest(train: ProbeData, test: ProbeData) -> tuple[F64, F64]:
-    """Return what of both targets (N, T) what is known does not tell, fitted on ``train``."""
-    known = least_squares(with_one(train.known), train.targets)
-    rest, test_rest = (one.targets - with_one(one.known) @ known for one in (train, test))
-    return rest, test_rest
 
 
 def held_out_networks(networks: NDArray[np.str_]) -> NDArray[np.bool_]:

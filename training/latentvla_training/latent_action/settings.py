@@ -73,6 +73,9 @@ class DynamicsSettings:
             either frame beside its picture (speed, yaw rate, ...; never a pose or the command), and
             the regulariser asks for motion beyond what the state at the earlier frame foretells.
             Ours: over a second that is half a metre, less than pictures of nano's size show.
+        unexplained_change: the encoder of stage 1 also reads where the picture changes in ways that
+            the driven motion does not explain (``unexplained_change``). Ours: to features of a
+            place a road user is a small part of what changes.
     """
 
     width: int = 128
@@ -86,6 +89,7 @@ class DynamicsSettings:
     codes: int = 4
     times_s: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
     odometry: bool = False
+    unexplained_change: bool = False
 
     def __post_init__(self) -> None:
         counts = (
@@ -146,6 +150,8 @@ class DynamicsLoss:
         largest_change: most that a place counts, in mean changes of its batch.
         decorrelation: of the codes' vectors, so that no position repeats another (ours).
         ego_motion: of the regulariser that reads the ego motion off the codes of stage 2 (DynVLA).
+        unexplained_change: of the regulariser that reads off the codes of stage 1 what its encoder
+            reads of unexplained change (ours).
         dead_share: an entry used less than this share of equal use is revived.
         revive_until: share of the run after which none is revived, so that the end can settle.
     """
@@ -155,11 +161,12 @@ class DynamicsLoss:
     largest_change: float = 4.0
     decorrelation: float = 0.04
     ego_motion: float = 0.0
+    unexplained_change: float = 0.0
     dead_share: float = 0.2
     revive_until: float = 0.7
 
     def __post_init__(self) -> None:
-        for name in ("commitment", "decorrelation", "ego_motion"):
+        for name in ("commitment", "decorrelation", "ego_motion", "unexplained_change"):
             if getattr(self, name) < 0:
                 raise ContractError(f"loss.{name}", getattr(self, name), "at least 0")
         for name in ("change", "dead_share", "revive_until"):
@@ -221,11 +228,17 @@ class CodebookRecipe:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ContractError("seed", self.seed, "at least 0")
+        weight = self.loss.unexplained_change
+        if weight and not self.model.unexplained_change:
+            raise ContractError("loss.unexplained_change", weight, "model.unexplained_change: true")
 
     def dynamics(self, stage: str) -> tuple[DynamicsSettings, DynamicsLoss]:
         """Return networks and losses of a stage; stage 1 is the same whatever decides stage 2."""
         if stage != "environment":
-            return self.model, self.loss
+            return (
+                replace(self.model, unexplained_change=False),
+                replace(self.loss, unexplained_change=0.0),
+            )
         return replace(self.model, odometry=False), replace(self.loss, ego_motion=0.0)
 
     def stage(self, name: str) -> StageSettings:

@@ -61,11 +61,13 @@ class PairData:
 
     Attributes:
         pairs: of Scenes. features: of the same Scenes. environment: (P, codes) of stage 1.
+        change: (P, WIDTH) of ``unexplained_change``, for a stage 1 that reads it.
     """
 
     pairs: Pairs
     features: FeatureStore
     environment: NDArray[np.int64] | None = None
+    change: NDArray[np.float32] | None = None
 
     def batch(self, chosen: NDArray[np.int64]) -> Batch:
         """Return pairs as tensors; see ``LatentDynamics`` for what is in them."""
@@ -82,6 +84,8 @@ class PairData:
         }
         if self.environment is not None:
             found["environment"] = torch.from_numpy(self.environment[chosen])
+        if self.change is not None:
+            found["change"] = torch.from_numpy(self.change[chosen])
         return found
 
     def batches(

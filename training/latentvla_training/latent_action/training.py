@@ -39,10 +39,8 @@ from latentvla_training.latent_action.dynamics import (
     LatentDynamics,
     weights_hash,
 )
-from latentvla_training.latent_action.encoding import cached_codes
-from latentvla_training.latent_action.feature_store import ensure_features
+from latentvla_training.latent_action.encoding import cached_codes, pair_data
 from latentvla_training.latent_action.frame_encoder import FrameEncoder, freeze
-from latentvla_training.latent_action.pairs import find_pairs
 from latentvla_training.latent_action.pretraining import FramePretrainingTask
 from latentvla_training.latent_action.scene_set import (
     SceneSet,
@@ -169,22 +167,19 @@ class CodebookTraining:
         return trained.trunk  # type: ignore[return-value]
 
     def _data(self, encoder: FrameEncoder) -> dict[str, PairData]:
+        """Return the pairs of both splits; of several processes the first makes what is cached."""
+        from accelerate import PartialState
+
         data = {}
         for name, scenes in (("train", self.train_scenes), ("val", self.val_scenes)):
-            pairs = find_pairs(scenes, self.recipe.model)
-            if not len(pairs):
+            with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+                found = pair_data(self.recipe.model, encoder, scenes, progress=self.progress)
+            if not len(found.pairs):
                 raise ContractError(
                     f"pairs of {name}", 0, f"frames {self.recipe.model.times_s} s after t0"
                 )
-            data[name] = PairData(pairs, self.features(encoder, scenes))
+            data[name] = found
         return data
-
-    def features(self, encoder: FrameEncoder, scenes: SceneSet):
-        """Return features of Scenes; of several processes the first makes them."""
-        from accelerate import PartialState
-
-        with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
-            return ensure_features(encoder, scenes, progress=self.progress)
 
     def stage(
         self,
@@ -221,6 +216,11 @@ class CodebookTraining:
         if _finished(folder, recipe, settings.run.steps):
             _load_averaged(module, folder)
             return module.eval().to(encoder.centre.device)
+        if module.change is not None:
+            train = data["train"]
+            assert train.change is not None
+            interval = torch.from_numpy(train.pairs.interval)
+            module.change.standardise(torch.from_numpy(train.change), interval)
         task = DynamicsTask(module, settings.run, data["train"], data["val"])
         trained = run_training(task, recipe, folder, stop_after_steps, self.progress)
         self._require(folder, settings.run.steps)

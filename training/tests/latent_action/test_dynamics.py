@@ -21,6 +21,7 @@ from latentvla_training.latent_action.dynamics import (
 from latentvla_training.latent_action.networks import Block, Patches
 from latentvla_training.latent_action.settings import CodebookRecipe, DynamicsLoss, DynamicsSettings
 from latentvla_training.latent_action.stages import perplexity
+from latentvla_training.latent_action.unexplained_change import WIDTH as CHANGE_WIDTH
 
 GRID, CHANNELS = (2, 4), 5
 #: Of 64 pairs that are all of the same length.
@@ -305,3 +306,55 @@ def test_patch_must_divide_the_places(recipe: CodebookRecipe) -> None:
 
     with pytest.raises(ContractError, match=r"model\.patch"):
         LatentDynamics(EGO, replace(recipe.model, patch=3), recipe.loss, GRID, CHANNELS)
+
+
+def test_unexplained_change_reaches_the_codes_and_never_the_decoder() -> None:
+    settings = replace(SETTINGS, unexplained_change=True)
+    stage = make(ENVIRONMENT, DynamicsLoss(unexplained_change=1.0), settings=settings)
+    shown = batch() | {"change": torch.randn(32, CHANGE_WIDTH)}
+    other = shown | {"change": torch.randn(32, CHANGE_WIDTH)}
+    assert stage.change is not None
+    stage.change.standardise(shown["change"], shown["interval"])
+    stage.eval()
+    read, otherwise = (
+        stage.encoder.forward(
+            part["earlier"],
+            part["later"],
+            part["interval"],
+            torch.cat(
+                [stage.condition(part), stage.change.token(stage.change.standard(part))[:, None]], 1
+            ),
+        )
+        for part in (shown, other)
+    )
+    assert (read - otherwise).abs().max() > 1e-4
+    vectors = stage.encode(shown).vectors
+    assert torch.equal(stage.decode(shown, vectors), stage.decode(other, vectors))
+    losses = stage.train()(shown)
+    losses["unexplained_change"].backward()
+    for part in (stage.encoder.queries, stage.change.codes.weight, stage.change.driven[0].weight):
+        assert part.grad is not None
+        assert part.grad.abs().sum() > 0
+
+
+def test_unexplained_change_is_standard_for_each_length() -> None:
+    settings = replace(SETTINGS, unexplained_change=True)
+    stage = make(ENVIRONMENT, settings=settings)
+    shown = batch()
+    interval = shown["interval"]
+    shown["change"] = torch.randn(32, CHANGE_WIDTH) * (1 + 4 * interval[:, None]) - 7.0
+    assert stage.change is not None
+    stage.change.standardise(shown["change"], interval)
+    for length in (0, 1):
+        found = stage.change.standard(shown)[interval == length]
+        torch.testing.assert_close(found.mean(0), torch.zeros(CHANGE_WIDTH), atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.std(0), torch.ones(CHANGE_WIDTH), atol=1e-4, rtol=0)
+
+
+def test_other_stages_read_no_unexplained_change(recipe: CodebookRecipe) -> None:
+    assert recipe.model.unexplained_change
+    for name in (EGO, ONE_STAGE, CONTINUOUS):
+        model, loss = recipe.dynamics(name)
+        assert not model.unexplained_change
+        assert loss.unexplained_change == 0.0
+        assert LatentDynamics(name, model, loss, GRID, CHANNELS).change is None

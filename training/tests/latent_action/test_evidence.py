@@ -71,3 +71,4 @@ def test_questions_about_scenes(reader: object, splits: Path) -> None:
     step = np.array([int(token.split("/")[1]) for token in scenes.column("token")[pairs.earlier]])
     assert agents.data.targets[:, 0] == pytest.approx(speed + step[agents.pairs] % 3, abs=1e-4)
     assert agents.data.targets[:, 1] == pytest.approx(0.0, abs=1e-5)
+    assert agents.data.targets[:, 2] == pytest.approx(agents.data.targets[:, 0], abs=1e-5)

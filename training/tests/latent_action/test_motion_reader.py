@@ -1,4 +1,4 @@
-"""A reader that is told the answers finds what frames show, and nothing that they do not."""
+"""A reader that is told the answers finds what frames show, and is the same again."""
 
 from __future__ import annotations
 
@@ -30,35 +30,23 @@ class Frames:
         return {"earlier": self.earlier[chosen], "later": self.later[chosen]}
 
 
-def task(with_later: bool = True) -> ReadingTask:
+def task() -> ReadingTask:
     targets = np.random.default_rng(0).standard_normal((PAIRS, 1)).astype(np.float32)
     frames: Any = Frames(targets)
-    return ReadingTask(frames, np.arange(PAIRS), targets, with_later)
-
-
-def part(whole: ReadingTask, rows: slice) -> ReadingTask:
-    return replace(whole, pairs=whole.pairs[rows], targets=whole.targets[rows])
-
-
-def read(with_later: bool) -> float:
-    whole = task(with_later)
-    fitted = part(whole, slice(0, 400))
-    held_out = np.arange(400) % 5 == 0
-    reader = fit_motion_reader(fitted, GRID, CHANNELS, held_out, SETTINGS)
-    return float(part(whole, slice(400, PAIRS)).r2(reader)[0])
+    return ReadingTask(frames, np.arange(PAIRS), targets)
 
 
 def test_what_the_later_frame_shows_is_read() -> None:
-    assert read(with_later=True) > 0.8
-
-
-def test_what_no_frame_shows_is_not_made_up() -> None:
-    """The weights that do best on what is held out are kept: not those that know it by heart."""
-    assert -0.1 < read(with_later=False) < 0.1
+    whole = task()
+    fitted = replace(whole, pairs=whole.pairs[:400], targets=whole.targets[:400])
+    reader = fit_motion_reader(fitted, GRID, CHANNELS, SETTINGS)
+    judged = np.arange(400, PAIRS)
+    error = whole.read(reader, judged).numpy() - whole.targets[judged]
+    assert (error**2).mean() < 0.2 * whole.targets[judged].var()
 
 
 def test_reading_is_the_same_again() -> None:
     short = replace(SETTINGS, steps=30)
-    one, two = (fit_motion_reader(task(), GRID, CHANNELS, None, short) for _ in range(2))
+    one, two = (fit_motion_reader(task(), GRID, CHANNELS, short) for _ in range(2))
     for name, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[name])

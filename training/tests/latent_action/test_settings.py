@@ -29,6 +29,7 @@ from latentvla_ros.contract import ContractError
         ({"name": "x", "frames": {"width": 100}}, "frames.width"),
         ({"name": "x", "loss": {"commitment": -1.0}}, "loss.commitment"),
         ({"name": "x", "loss": {"change": 2.0}}, "loss.change"),
+        ({"name": "x", "loss": {"unexplained_change": 1.0}}, "model.unexplained_change"),
         ({"name": "x", "seed": -1}, "seed"),
         ({"name": "x", "data": {"recordings": [1]}}, "data.recordings"),
     ],
