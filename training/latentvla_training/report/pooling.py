@@ -51,6 +51,7 @@ class SplitResults:
         routes: closed-loop routes by row and route name, figures averaged over seeds.
         route_files: closed-loop files that are pooled, by row.
         other_bundle: commands none of whose bundles here is the one that ships.
+        others: open-loop results of other planners on the same Scenes, pooled likewise.
     """
 
     split: str
@@ -60,6 +61,7 @@ class SplitResults:
     routes: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     route_files: dict[str, list[ResultFile]] = field(default_factory=dict)
     other_bundle: dict[Kind, str] = field(default_factory=dict)
+    others: list[SplitResults] = field(default_factory=list)
 
     @property
     def stale(self) -> bool:
@@ -122,7 +124,7 @@ def split_results(results: Results, split: str, shipped_sha256: str | None = Non
         shipped_sha256: of the bundle that the rows of nano should be about, where it is known.
     """
     found = SplitResults(split)
-    _pool_open_loop(found, results.of(Kind.OPEN_LOOP, split))
+    _pool_open_loop(found, results.of(Kind.OPEN_LOOP, split), shipped_sha256)
     driven = results.of(Kind.CLOSED_LOOP, split)
     found.route_files, left_out = pool_routes(driven, shipped_sha256)
     found.left_out |= left_out
@@ -139,24 +141,46 @@ def _key(file: ResultFile) -> tuple[Any, ...]:
     return (*budget_of(file.identity), scenes)
 
 
-def _pool_open_loop(found: SplitResults, files: list[ResultFile]) -> None:
-    """Pool the files of one recipe, budget and set of Scenes: fresh ones first, then the most."""
+def _pool_open_loop(
+    found: SplitResults, files: list[ResultFile], shipped_sha256: str | None
+) -> None:
+    """Pool the files of one recipe, budget and set of Scenes: fresh ones of what ships first.
+
+    Fresh files of another recipe or budget are pooled apart; all others are left out.
+    """
     by_key: dict[tuple[Any, ...], list[ResultFile]] = {}
     for file in files:
         by_key.setdefault(_key(file), []).append(file)
     if not by_key:
         return
-    best = max(by_key, key=lambda key: (not any(f.stale for f in by_key[key]), len(by_key[key])))
+
+    def rank(key: tuple[Any, ...]) -> tuple[bool, bool, int]:
+        own = by_key[key]
+        ships = any(file.identity.get("bundle_sha256") == shipped_sha256 for file in own)
+        return not any(file.stale for file in own), ships, len(own)
+
+    best = max(by_key, key=rank)
+    _pool(found, by_key.pop(best))
+    for key, own in by_key.items():
+        if key[-1] == best[-1] and not any(file.stale for file in own):
+            other = SplitResults(found.split)
+            _pool(other, own)
+            found.others.append(other)
+            found.left_out |= other.left_out
+            continue
+        pairs = zip((*BUDGET, "scenes"), key, best, strict=True)
+        why = "; ".join(
+            f"{name} {str(one)[:16]}, pooled are {str(other)[:16]}"
+            for name, one, other in pairs
+            if one != other
+        )
+        found.left_out |= {file.name: why for file in own}
+
+
+def _pool(found: SplitResults, files: list[ResultFile]) -> None:
+    """Pool files of one recipe, budget and set of Scenes: every bundle once."""
     seeds: dict[Any, str] = {}
     for file in files:
-        if _key(file) != best:
-            pairs = zip((*BUDGET, "scenes"), _key(file), best, strict=True)
-            found.left_out[file.name] = "; ".join(
-                f"{name} {str(own)[:16]}, pooled are {str(other)[:16]}"
-                for name, own, other in pairs
-                if own != other
-            )
-            continue
         which = (file.identity.get("seed"), file.identity.get("bundle_sha256"))
         if which in seeds:
             found.left_out[file.name] = f"the same bundle as {seeds[which]}"

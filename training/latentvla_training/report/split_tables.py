@@ -14,6 +14,7 @@ from latentvla_training.planner.scene_scores import (
 )
 from latentvla_training.report import markdown as md
 from latentvla_training.report.network_sums import ALL
+from latentvla_training.report.other_planners import other_planners
 from latentvla_training.report.pooling import ROW_TITLES, SplitResults
 from latentvla_training.report.result_files import Kind
 
@@ -53,7 +54,7 @@ def split_section(found: SplitResults) -> str:
         parts.append(_about(found))
     parts.append(_main_table(found))
     if found.sums is not None:
-        parts += [_sub_scores(found), _differences(found), _ratios(found)]
+        parts += [_sub_scores(found), _differences(found), other_planners(found), _ratios(found)]
     if found.routes:
         parts.append(_closed_loop(found))
     if found.sums is not None:

@@ -101,10 +101,17 @@ def test_files_of_another_budget_or_seen_twice_are_not_pooled(
     other = open_loop("test", 2)
     other["identity"]["passes"] = 7
     (folder / "test_short.json").write_text(json.dumps(other))
+    other["identity"] |= {"passes": 8, "world": "of before"}
+    (folder / "test_stale.json").write_text(json.dumps(other))
     (folder / "test_twice.json").write_text((folder / "test_s0.json").read_text())
     text = section(written(folder, present), "Held-out networks")
     assert "2 seeds (0, 1)" in text
-    assert "`test_short.json` (passes 7, pooled are 100)" in text
+    assert "`test_stale.json` (passes 8, pooled are 100)" in text
+    assert "`test_short.json`" not in text.partition("Not pooled")[2]
+    apart = text.partition("Other planners on the same scenes")[2]
+    assert "7 passes" in apart
+    assert "seeds 2)" in apart
+    assert "8 passes" not in text
     assert "`test_twice.json` (the same bundle as test_s0.json)" in text
 
 
