@@ -14,7 +14,7 @@ import os
 import resource
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,12 @@ from torch import Tensor, nn
 from latentvla_ros.contract import ContractError
 from latentvla_training.engine.averaging import AveragedModel
 from latentvla_training.engine.checkpoint import load_checkpoint, save_checkpoint
-from latentvla_training.engine.recipe import LoopSettings, OptimizerSettings, build
+from latentvla_training.engine.recipe import (
+    LoopSettings,
+    OptimizerSettings,
+    build,
+    different_settings,
+)
 from latentvla_training.engine.sharding import (
     first_decides,
     full_state,
@@ -254,25 +259,11 @@ def check_folder(folder: Path, recipe: TrainingRecipe) -> bool:
     if not path.is_file():
         return False
     found = build(type(recipe), yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
-    different = [
-        f"{name}: {old!r} there, {new!r} here"
-        for (name, old), (_, new) in zip(_settings(found), _settings(recipe), strict=True)
-        if old != new
-    ]
+    different = different_settings(found, recipe)
     if different:
         expected = "a run of the same recipe, or a new folder (--run)"
         raise ContractError(f"run folder {folder}", different, expected)
     return True
-
-
-def _settings(record: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return (dotted name, value) of every setting of a recipe."""
-    found: list[tuple[str, Any]] = []
-    for entry in fields(record):
-        value = getattr(record, entry.name)
-        name = f"{prefix}{entry.name}"
-        found += _settings(value, f"{name}.") if is_dataclass(value) else [(name, value)]
-    return found
 
 
 def _claim_folder(folder: Path, recipe: TrainingRecipe) -> None:

@@ -202,6 +202,25 @@ def _numbers(values: Any, types: tuple[Any, ...], place: str) -> tuple[float, ..
     return tuple(kind(value) for value in values)
 
 
+def different_settings(there: Any, here: Any) -> list[str]:
+    """Return what differs between two recipes of one kind: dotted name and both values."""
+    return [
+        f"{name}: {old!r} there, {new!r} here"
+        for (name, old), (_, new) in zip(_settings(there), _settings(here), strict=True)
+        if old != new
+    ]
+
+
+def _settings(record: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return (dotted name, value) of every setting of a recipe."""
+    found: list[tuple[str, Any]] = []
+    for entry in fields(record):
+        value = getattr(record, entry.name)
+        name = f"{prefix}{entry.name}"
+        found += _settings(value, f"{name}.") if is_dataclass(value) else [(name, value)]
+    return found
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """Read a planner's recipe; see ``load_record``."""
     return load_record(Recipe, name_or_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.data.whole_file import write_whole
+from latentvla_training.engine.recipe import different_settings
+from latentvla_training.latent_action.codebook import load_codebook, released_folder, run_recipe
 from latentvla_training.latent_action.encoding import pair_codes
 from latentvla_training.latent_action.evidence import Evidence, RunEvidence, gates
 from latentvla_training.latent_action.meaning import (
@@ -55,6 +58,7 @@ def make_report(
         raise ContractError("--runs", recipes, "runs of one recipe, of different seeds")
     result = {
         "commit": commit(),
+        "ships": shipped(runs[0]),
         "runs": found,
         "pooled": pool(found),
         "gates": [gates(figures) for figures in found],
@@ -66,6 +70,24 @@ def make_report(
     if out is not None:
         write_whole(out, document(result, _picture(out).name).encode())
     return result
+
+
+def shipped(run: Path) -> dict[str, Any]:
+    """Return which codebook of the run's recipe ships, and which settings of it are others.
+
+    Returns:
+        ``codebook_id`` and ``other_settings``; {} where none of that name ships.
+    """
+    recipe = run_recipe(run)
+    if not (released_folder() / recipe.name).is_dir():
+        return {}
+    released = load_codebook(recipe.name)
+    return {
+        "codebook_id": released.codebook_id,
+        "other_settings": different_settings(
+            released.recipe, replace(recipe, seed=released.recipe.seed)
+        ),
+    }
 
 
 def _picture(out: Path) -> Path:

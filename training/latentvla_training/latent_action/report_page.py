@@ -71,6 +71,7 @@ def document(result: dict[str, Any], picture: str) -> str:
         "there are several. Judged on the networks of test and val, which no stage and no probe "
         f"was fitted on: {counts['judged']['pairs']} frame pairs. No language, map or box label is "
         "read by any stage; labels of the world serve to judge.",
+        *_shipped_text(result.get("ships") or {}),
         "Odometry is used so: stage 1 is told the driven poses and the ego state. "
         + _change_weight_text(runs[0])
         + _odometry_text(runs[0]),
@@ -112,6 +113,17 @@ def document(result: dict[str, Any], picture: str) -> str:
         "\n".join(f"- {line}" for line in shortcomings(result)),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _shipped_text(ships: dict[str, Any]) -> list[str]:
+    """Return whether what ships is of the recipe that is judged here."""
+    if not ships:
+        return []
+    text = f"What ships, and what teacher and student speak, is `{ships['codebook_id']}`"
+    if ships["other_settings"]:
+        others = "; ".join(ships["other_settings"])
+        text += f", made when the recipe was another ({others}): **this page is not about it**"
+    return [f"{text}."]
 
 
 def _change_weight_text(figures: dict[str, Any]) -> str:
