@@ -6,27 +6,29 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from latentvla_ros.contract import ContractError
+from latentvla_ros.runtime.bundle import sha256_of
 from latentvla_training.data.parallel import Pool, map_unordered
+from latentvla_training.data.scene_table import FORMAT_VERSION
+from latentvla_training.data.shard_footer import ShardInfo, read_footer, versions
 from latentvla_training.data.shards import (
     SUFFIX,
     DiskFullError,
-    ShardInfo,
     ShardReader,
     is_disk_full,
     load_split,
-    read_shard_info,
     split_folder,
-    versions,
     write_shard,
 )
 from latentvla_training.data.source_hash import code_hash, provenance
+from latentvla_training.data.usable_shards import SUMMARY, is_whole, known_files, last_summary
+from latentvla_training.data.whole_file import write_whole
 from latentvla_training.data.world_adapter import SceneSettings, episode_scenes
 from latentvla_training.world.episode import Episode
 from latentvla_training.world.logged_traffic import LaneFinder
@@ -81,6 +83,7 @@ class SplitSummary:
         without_event: long-tail episodes in which no event came about.
         recovery_left_out: recovery starts from which the expert itself scores 0.
         seconds: of wall time. hashes: content hash by shard.
+        files: sha256 of the file by shard, by which readers tell that it is whole.
         other_code: shards kept although other code made them. recipe: of the shards.
         code: hash of the code that wrote this.
     """
@@ -93,6 +96,7 @@ class SplitSummary:
     failed: dict[str, str]
     seconds: float
     hashes: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     other_code: int = 0
     without_event: tuple[str, ...] = ()
     recovery_left_out: int = 0
@@ -239,9 +243,9 @@ def make_split(
 ) -> SplitSummary:
     """Make the shards of a split that are not there yet.
 
-    Complete shards of the same recipe are kept, so that an interrupted call is simply repeated. An
-    episode that fails is left out, logged and counted. ``summary.json`` beside the shards lists the
-    content hashes.
+    Complete shards of the same recipe are kept, so that an interrupted call is simply repeated;
+    damaged ones are named and made again. An episode that fails is left out, logged and counted.
+    ``summary.json`` beside the shards lists the hashes of contents and files.
 
     Args:
         split: see ``networks.SPLIT_SIZES``.
@@ -259,13 +263,9 @@ def make_split(
     began = time.monotonic()
     tasks = episode_tasks(split, episodes_per_network, max_episodes, root, settings)
     recipe = recipe_of(tasks[0].settings)
-    infos: dict[str, ShardInfo] = {}
-    for task in tasks if rebuild != "all" else ():
-        info = read_shard_info(task.path)
-        if info is None or info.recipe != recipe:
-            continue
-        if rebuild == "no" or info.provenance.get("code") == code_hash():
-            infos[task.episode] = info
+    folder = split_folder(split, root)
+    last = last_summary(folder)
+    infos = _kept_shards(split, tasks, recipe, rebuild, known_files(last))
     kept = len(infos)
     other_code = sum(info.provenance.get("code") != code_hash() for info in infos.values())
     if other_code:
@@ -273,13 +273,13 @@ def make_split(
             "%d of %d shards of %s were made by other code (rebuild='other_code')",
             other_code, kept, split,
         )  # fmt: skip
-    without_event = _known_without_event(split_folder(split, root), recipe, rebuild)
+    without_event = _known_without_event(last, recipe, rebuild)
     without_event &= {task.episode for task in tasks}
     missing = [task for task in tasks if task.episode not in infos.keys() | without_event]
     batches = _batches(missing)
     failed: dict[str, str] = {}
     if missing:
-        _remove_stale_parts(split_folder(split, root))
+        _remove_stale_parts(folder)
     done = len(tasks) - len(missing)
     bar = tqdm(total=len(tasks), initial=done, desc=split, unit="episode", disable=not progress)
     with bar:
@@ -307,6 +307,7 @@ def make_split(
         failed=dict(sorted(failed.items())),
         seconds=round(time.monotonic() - began, 1),
         hashes={name: infos[name].content_sha256 for name in sorted(infos)},
+        files={name: sha256_of(folder / f"{name}{SUFFIX}") for name in sorted(infos)},
         other_code=other_code,
         without_event=tuple(sorted(without_event)),
         recovery_left_out=sum(
@@ -315,7 +316,7 @@ def make_split(
         recipe=recipe,
         code=code_hash(),
     )
-    _write_summary(split_folder(split, root), summary)
+    write_whole(folder / SUMMARY, json.dumps(asdict(summary), indent=1).encode())
     return summary
 
 
@@ -327,6 +328,42 @@ def ensure_split(split: str, workers: int = 1, root: Path | None = None) -> Shar
     """
     make_split(split, workers=workers, root=root)
     return load_split(split, root)
+
+
+def _kept_shards(
+    split: str,
+    tasks: Sequence[EpisodeTask],
+    recipe: dict[str, Any],
+    rebuild: Rebuild,
+    known: Mapping[str, str],
+) -> dict[str, ShardInfo]:
+    """Return the footers of the shards that need not be made again, by episode.
+
+    Args:
+        split, tasks, rebuild: see ``make_split``. recipe: of the shards that are wanted.
+        known: sha256 of whole files by episode.
+    """
+    kept: dict[str, ShardInfo] = {}
+    damaged = []
+    for task in tasks if rebuild != "all" else ():
+        info = read_footer(task.path)
+        if info is None:
+            damaged += [task.episode] if task.path.exists() else []
+            continue
+        if info.format_version != FORMAT_VERSION or info.recipe != recipe:
+            continue
+        if rebuild == "other_code" and info.provenance.get("code") != code_hash():
+            continue
+        if is_whole(task.path, info, known.get(task.episode)):
+            kept[task.episode] = info
+        else:
+            damaged.append(task.episode)
+    if damaged:
+        logger.warning(
+            "%d shards of %s are damaged and made again: %s",
+            len(damaged), split, ", ".join(damaged),
+        )  # fmt: skip
+    return kept
 
 
 def _remove_stale_parts(folder: Path) -> None:
@@ -342,20 +379,15 @@ def _remove_stale_parts(folder: Path) -> None:
             continue
 
 
-def _known_without_event(folder: Path, recipe: dict[str, Any], rebuild: Rebuild) -> set[str]:
+def _known_without_event(
+    last: dict[str, Any], recipe: dict[str, Any], rebuild: Rebuild
+) -> set[str]:
     """Return the episodes that the last call found to be without an event, where that holds."""
     try:
-        last = json.loads((folder / "summary.json").read_text())
         known, same_code = set(last["without_event"]), last["code"] == code_hash()
-    except (OSError, ValueError, KeyError, TypeError):
+        same_recipe = last["recipe"] == recipe
+    except (KeyError, TypeError):
         return set()
-    if last["recipe"] != recipe or rebuild == "all" or not (rebuild == "no" or same_code):
+    if not same_recipe or rebuild == "all" or not (rebuild == "no" or same_code):
         return set()
     return known
-
-
-def _write_summary(folder: Path, summary: SplitSummary) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".summary.{os.getpid()}.part"
-    part.write_text(json.dumps(asdict(summary), indent=1))
-    part.replace(folder / "summary.json")

@@ -176,3 +176,33 @@ def column_arrays(table: pyarrow.Table, name: str) -> Iterator[np.ndarray[Any, A
 def pictures(table: pyarrow.Table, row: int) -> tuple[bytes, ...]:
     """Return the encoded pictures of one row."""
     return tuple(table.column(PICTURES)[row].as_py())
+
+
+def scene_of(values: dict[str, Any], view_jpegs: tuple[bytes, ...]) -> Scene:
+    """Return the Scene of one row: its columns by name but the pictures, and the pictures."""
+    values = dict(values)
+    labels = {column.name: values.pop(column.name) for column in COLUMNS if column.label}
+    labels["own_light"] = int(labels["own_light"])
+    labels["own_light_distance_m"] = float(labels["own_light_distance_m"])
+    labels["own_light_switched"] = bool(labels["own_light_switched"])
+    for name in ("expert_pdms", "expert_epdms"):
+        labels[name] = float(labels[name])
+    labels["tags"] = str(values.pop("tags"))
+    values["token"], values["network"] = str(values["token"]), str(values["network"])
+    values["stamp_ns"] = int(values["stamp_ns"])
+    return Scene(view_jpegs=view_jpegs, labels=SceneLabels(**labels), **values)
+
+
+def from_table(table: pyarrow.Table) -> list[Scene]:
+    """Return the Scenes of a table that ``to_table`` made.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: an array is not of the shape that ``COLUMNS`` says.
+    """
+    columns: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in TEXT_COLUMNS}
+    columns |= {column.name: list(column_arrays(table, column.name)) for column in COLUMNS}
+    return [
+        scene_of({name: values[row] for name, values in columns.items()}, pictures(table, row))
+        for row in range(table.num_rows)
+    ]

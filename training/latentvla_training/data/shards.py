@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
-import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +20,14 @@ from numpy.typing import NDArray
 from latentvla_ros.contract import ContractError
 from latentvla_training.data import scene_table
 from latentvla_training.data.image_encoding import ImageError, decode_views
-from latentvla_training.data.scene import SCENE_VERSION, Scene, SceneLabels
+from latentvla_training.data.scene import Scene
+from latentvla_training.data.shard_footer import ShardInfo, read_shard_info
+from latentvla_training.data.usable_shards import usable_shards
 from latentvla_training.world.networks import data_root
 
 if TYPE_CHECKING:
     import pyarrow
 
-logger = logging.getLogger(__name__)
-
-_META_KEY = b"latentvla"
 SUFFIX = ".parquet"
 #: What stands in the small columns of labels where these are hidden.
 _HIDDEN = {
@@ -56,26 +52,6 @@ def is_disk_full(error: OSError) -> bool:
 def split_folder(split: str, root: Path | None = None) -> Path:
     """Return the folder of a split's shards."""
     return (root or data_root()) / "scenes" / split
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """What a shard's footer says.
-
-    Attributes:
-        name: of the episode. scenes: how many.
-        content_sha256: of the Scenes (``scene_table.scenes_hash``).
-        recipe: settings that decide the contents; a shard of another recipe is made again.
-        provenance: how it came about (code hash, versions), for people.
-        format_version: ``scene_table.FORMAT_VERSION``.
-    """
-
-    name: str
-    scenes: int
-    content_sha256: str
-    recipe: dict[str, Any]
-    provenance: dict[str, Any] = field(default_factory=dict)
-    format_version: int = scene_table.FORMAT_VERSION
 
 
 def write_shard(
@@ -103,9 +79,7 @@ def write_shard(
     info = ShardInfo(
         path.stem, len(rows), scene_table.scenes_hash(rows), recipe or {}, provenance or {}
     )
-    table = scene_table.to_table(rows).replace_schema_metadata(
-        {_META_KEY: json.dumps(asdict(info), sort_keys=True)}
-    )
+    table = scene_table.to_table(rows).replace_schema_metadata(info.as_metadata())
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,42 +106,6 @@ def write_shard(
         with contextlib.suppress(FileNotFoundError):
             part.unlink()
     return info
-
-
-def versions() -> dict[str, int]:
-    """Return what of the code decides, by its version, whether Scenes can still be used."""
-    from latentvla_training.scoring.pdm_closed import REFERENCE_VERSION
-
-    return {"scene_version": SCENE_VERSION, "reference_version": REFERENCE_VERSION}
-
-
-def read_shard_info(path: Path) -> ShardInfo | None:
-    """Return a shard's footer, or None when the file is no complete shard of this format."""
-    info = _footer(path)
-    return info if info and info.format_version == scene_table.FORMAT_VERSION else None
-
-
-def shard_info(path: Path) -> ShardInfo:
-    """Return a shard's footer.
-
-    Raises:
-        ContractError: the file is no complete shard of this format.
-    """
-    info = read_shard_info(path)
-    if info is None:
-        raise ContractError(f"shard {path}", "no readable footer", "a whole shard")
-    return info
-
-
-def _footer(path: Path) -> ShardInfo | None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-        return ShardInfo(**json.loads(metadata[_META_KEY]))
-    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
-        return None
 
 
 def _read_columns(path: Path, names: Sequence[str]) -> pyarrow.Table:
@@ -246,9 +184,7 @@ class ShardReader(Sequence[Scene]):
             raise ContractError("shards.views", sorted(views), "one number of views in all shards")
         for name, values in parts.items():
             self.columns[name] = np.asarray(values)
-        self.labelled: NDArray[np.bool_] = np.repeat(
-            self._shard_labelled, np.diff(self._starts)
-        )
+        self.labelled: NDArray[np.bool_] = np.repeat(self._shard_labelled, np.diff(self._starts))
         for name, unknown in _HIDDEN.items():
             self.columns[name][~self.labelled] = unknown
 
@@ -336,19 +272,7 @@ class ShardReader(Sequence[Scene]):
         flat = int(self._starts[shard]) + row
         values: dict[str, Any] = {name: self.columns[name][flat] for name in self.columns}
         values.update({name: arrays[row] for name, arrays in self._heavy(shard).items()})
-        labels = {}
-        for column in scene_table.COLUMNS:
-            if column.label:
-                labels[column.name] = values.pop(column.name)
-        labels["own_light"] = int(labels["own_light"])
-        labels["own_light_distance_m"] = float(labels["own_light_distance_m"])
-        labels["own_light_switched"] = bool(labels["own_light_switched"])
-        for name in ("expert_pdms", "expert_epdms"):
-            labels[name] = float(labels[name])
-        labels["tags"] = str(values.pop("tags"))
-        values["token"], values["network"] = str(values["token"]), str(values["network"])
-        values["stamp_ns"] = int(values["stamp_ns"])
-        return Scene(view_jpegs=self.jpegs(flat), labels=SceneLabels(**labels), **values)
+        return scene_table.scene_of(values, self.jpegs(flat))
 
     def __iter__(self) -> Iterator[Scene]:
         return (self[index] for index in range(len(self)))
@@ -382,67 +306,4 @@ def load_split(
         ContractError: none of them can be used, or they are of several recipes and nothing says
             which of them is wanted.
     """
-    paths = split_shards(split, root)
-    left_out: dict[str, str] = {}
-    usable: dict[Path, ShardInfo] = {}
-    for path in paths:
-        info = _footer(path)
-        reason = _unusable(path, info)
-        if info is None or reason is not None:
-            left_out[path.stem] = reason or "no readable footer"
-        else:
-            usable[path] = info
-    recipes = {_key(info) for info in usable.values()}
-    if len(recipes) > 1:
-        wanted = _recipe_made_last(paths[0].parent)
-        if wanted not in recipes:
-            by_recipe = [[p.stem for p, i in usable.items() if _key(i) == r][:3] for r in recipes]
-            raise ContractError(
-                f"shards of {split}",
-                f"{len(recipes)} recipes, e.g. {sorted(by_recipe)}",
-                f"one recipe; repeat latentvla-train world make --split {split}",
-            )
-        for path in [path for path, info in usable.items() if _key(info) != wanted]:
-            left_out[path.stem] = "made by another recipe"
-            del usable[path]
-    if left_out:
-        names = "; ".join(f"{name}: {reason}" for name, reason in sorted(left_out.items()))
-        logger.warning(
-            "%d of %d shards of %s left out: %s", len(left_out), len(paths), split, names
-        )
-    if not usable:
-        raise ContractError(
-            f"shards of {split}",
-            "; ".join(sorted(set(left_out.values()))),
-            f"shards of this version; make them with latentvla-train world make --split {split}",
-        )
-    return ShardReader(list(usable), cached_shards)
-
-
-def _key(info: ShardInfo) -> str:
-    return json.dumps(info.recipe, sort_keys=True)
-
-
-def _recipe_made_last(folder: Path) -> str | None:
-    try:
-        recipe = json.loads((folder / "summary.json").read_text())["recipe"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return json.dumps(recipe, sort_keys=True)
-
-
-def _unusable(path: Path, info: ShardInfo | None) -> str | None:
-    """Say why a shard cannot be used, or None."""
-    if info is None:
-        return "damaged: no readable footer"
-    if info.format_version != scene_table.FORMAT_VERSION:
-        return f"of format {info.format_version}, this code reads {scene_table.FORMAT_VERSION}"
-    for name, wanted in versions().items():
-        found = info.recipe.get(name, wanted)  # a recording has no version
-        if found != wanted:
-            return f"of {name} {found}, this code makes {wanted}"
-    try:
-        _read_columns(path, [*scene_table.TEXT_COLUMNS, *scene_table.LIGHT_COLUMNS])
-    except ContractError:
-        return "damaged inside"
-    return None
+    return ShardReader(usable_shards(split, split_shards(split, root)), cached_shards)

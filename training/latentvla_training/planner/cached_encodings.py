@@ -25,7 +25,8 @@ from torch import Tensor
 
 from latentvla_ros.contract import ContractError, Observation
 from latentvla_ros.model.planner import Encoded, StudentPlanner
-from latentvla_training.data.shards import ShardReader, shard_info
+from latentvla_training.data.shard_footer import shard_info
+from latentvla_training.data.shards import ShardReader
 from latentvla_training.data.whole_file import write_whole
 from latentvla_training.planner.augmentation import AugmentationSettings, augment
 from latentvla_training.planner.cached_features import SUFFIX, CachedFeatures

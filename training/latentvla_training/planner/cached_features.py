@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.planner import StudentPlanner
-from latentvla_training.data.shards import ShardReader, shard_info
+from latentvla_training.data.shard_footer import shard_info
+from latentvla_training.data.shards import ShardReader
 from latentvla_training.data.whole_file import write_whole
 from latentvla_training.world.networks import data_root
 

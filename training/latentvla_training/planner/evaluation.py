@@ -21,7 +21,8 @@ from latentvla_ros.contract import ContractError, Observation, Plan
 from latentvla_ros.runtime.backend import Backend, create_backend
 from latentvla_ros.runtime.bundle import Bundle, load_bundle
 from latentvla_training.data.make import ensure_split
-from latentvla_training.data.shards import ShardReader, read_shard_info
+from latentvla_training.data.shard_footer import read_shard_info
+from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner import open_loop
 from latentvla_training.planner.augmentation import hide_ego_state
 from latentvla_training.planner.baselines import constant_velocity_plans, ego_status_plans

@@ -15,7 +15,8 @@ from typing import Any
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.runtime.bundle import Bundle, BundleError, load_bundle
-from latentvla_training.data.shards import load_split, read_shard_info
+from latentvla_training.data.shard_footer import read_shard_info
+from latentvla_training.data.shards import load_split
 from latentvla_training.data.source_hash import code_hash, package_hash
 
 #: The bundle that ships, and that the report is about.

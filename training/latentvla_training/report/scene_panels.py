@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from latentvla_ros.geometry import se2, se3
 from latentvla_ros.geometry.camera import project
 from latentvla_training.data.scene import Scene
-from latentvla_training.data.shards import SUFFIX, ShardReader, read_shard_info, split_folder
+from latentvla_training.data.shard_footer import read_shard_info
+from latentvla_training.data.shards import SUFFIX, ShardReader, split_folder
 from latentvla_training.world.episode import EgoVehicle
 from latentvla_training.world.road_map import Layer, SignalState
 

@@ -26,13 +26,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentvla_ros.contract import NUM_LATENT_ACTIONS, ContractError
-from latentvla_training.data.shards import (
-    DiskFullError,
-    ShardInfo,
-    ShardReader,
-    is_disk_full,
-    shard_info,
-)
+from latentvla_training.data.shard_footer import ShardInfo, shard_info
+from latentvla_training.data.shards import DiskFullError, ShardReader, is_disk_full
 from latentvla_training.data.whole_file import write_whole
 from latentvla_training.planner.dataset import collate
 from latentvla_training.teacher.dataset import TeacherDataset

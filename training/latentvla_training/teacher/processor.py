@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.torchvision_operators import declare_missing_operators
-from latentvla_training.data.shards import ShardReader, read_shard_info
+from latentvla_training.data.shard_footer import read_shard_info
+from latentvla_training.data.shards import ShardReader
 from latentvla_training.teacher.action_tokens import ActionVocabulary, add_action_tokens
 from latentvla_training.teacher.settings import TINY, ModelSettings, PictureSettings
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from latentvla_training.data import make, shards
+from latentvla_training.data import make, scene_table, shards
 from latentvla_training.data.labels import RoadIndex
 from latentvla_training.data.parallel import map_unordered
 from latentvla_training.data.world_adapter import SceneSettings
@@ -292,6 +293,58 @@ def test_a_shard_cut_short_is_made_again_and_skipped_by_readers(
     again = make.make_split("val", 1, root=tmp_path, max_episodes=2, progress=False)
     assert (again.made, again.kept) == (1, 1) and again.hashes == first.hashes
     assert path.read_bytes() == whole
+
+
+def _flip_in_the_middle(path: Path) -> bytes:
+    """Change one byte of the pictures; returns what was there, whole."""
+    whole = path.read_bytes()
+    columns = pq.ParquetFile(path).metadata.row_group(0)
+    names = [columns.column(i).path_in_schema for i in range(columns.num_columns)]
+    column = columns.column(next(i for i, n in enumerate(names) if n.startswith("view_jpegs")))
+    data = bytearray(whole)
+    data[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    path.write_bytes(data)
+    return whole
+
+
+@pytest.mark.parametrize("files_known", [True, False])
+def test_a_shard_damaged_in_the_middle_is_made_again_and_skipped_by_readers(
+    calls: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, files_known: bool
+) -> None:
+    first = make.make_split("val", 1, root=tmp_path, max_episodes=2, progress=False)
+    folder = shards.split_folder("val", tmp_path)
+    if not files_known:  # made before summaries knew files
+        summary = json.loads((folder / "summary.json").read_text())
+        del summary["files"]
+        (folder / "summary.json").write_text(json.dumps(summary))
+    whole = _flip_in_the_middle(folder / "val-0001-00.parquet")
+    assert [p.stem for p in shards.load_split("val", tmp_path).paths] == ["val-0000-00"]
+    assert "1 of 2 shards of val left out: val-0001-00: damaged inside" in caplog.text
+    again = make.make_split("val", 1, root=tmp_path, max_episodes=2, progress=False)
+    assert "1 shards of val are damaged and made again: val-0001-00" in caplog.text
+    assert (again.made, again.kept) == (1, 1)
+    assert (again.hashes, again.files) == (first.hashes, first.files)
+    assert (folder / "val-0001-00.parquet").read_bytes() == whole
+    assert len(shards.load_split("val", tmp_path).paths) == 2
+
+
+def test_whole_shards_are_told_by_their_files_and_others_by_their_scenes(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make.make_split("val", 1, root=tmp_path, max_episodes=2, progress=False)
+    hashed: list[int] = []
+    scenes_hash = scene_table.scenes_hash
+    monkeypatch.setattr(
+        scene_table, "scenes_hash", lambda rows: hashed.append(len(rows)) or scenes_hash(rows)
+    )
+    assert len(shards.load_split("val", tmp_path).paths) == 2 and hashed == []
+    # The same Scenes in another file, as another version of the format's library writes them.
+    path = shards.split_folder("val", tmp_path) / "val-0001-00.parquet"
+    pq.write_table(pq.read_table(path), path, compression="none")
+    assert len(shards.load_split("val", tmp_path).paths) == 2 and len(hashed) == 1
+    make.make_split("val", 1, root=tmp_path, max_episodes=2, progress=False)
+    hashed.clear()
+    assert len(shards.load_split("val", tmp_path).paths) == 2 and hashed == []
 
 
 def test_scenes_of_an_older_version_are_made_again(

@@ -6,16 +6,20 @@ import dataclasses
 import errno
 import json
 import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from latentvla_training.data import scene_table, shards
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from latentvla_training.data import scene_table, shard_footer, shards, usable_shards
 from latentvla_training.data.image_encoding import encode_jpeg
 from latentvla_training.data.scene import Scene, SceneLabels
 
 from latentvla_ros.contract import ContractError
+from latentvla_ros.runtime.bundle import sha256_of
 
 
 def random_scene(index: int, agents: int = 3, seed: int = 0) -> Scene:
@@ -136,11 +140,11 @@ def test_hash_sees_every_field() -> None:
 def test_a_truncated_file_is_no_shard(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "a.parquet"
     shards.write_shard(path, [random_scene(i) for i in range(3)])
-    assert shards.read_shard_info(path) is not None
+    assert shard_footer.read_shard_info(path) is not None
     data = path.read_bytes()
     length = int(keep * len(data)) if isinstance(keep, float) else keep
     path.write_bytes(data[:length])
-    assert shards.read_shard_info(path) is None
+    assert shard_footer.read_shard_info(path) is None
     with pytest.raises(ContractError, match=r"a\.parquet.*a whole shard; remove the file"):
         shards.ShardReader([path])
 
@@ -151,7 +155,7 @@ def test_a_shard_damaged_inside_is_named(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[4 : len(data) // 2] = bytes(len(data) // 2 - 4)
     path.write_bytes(data)
-    assert shards.read_shard_info(path) is not None  # the footer is whole
+    assert shard_footer.read_shard_info(path) is not None  # the footer is whole
     with pytest.raises(ContractError, match=r"a\.parquet.*a whole shard; remove the file"):
         list(shards.ShardReader([path]))
 
@@ -200,7 +204,7 @@ def _split_of(tmp_path: Path, recipes: dict[str, dict[str, Any]]) -> Path:
 def test_damaged_and_old_shards_are_left_out_by_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    now = shards.versions()
+    now = shard_footer.versions()
     old = {**now, "scene_version": 1}
     folder = _split_of(tmp_path, {"a": now, "b": now, "c": old, "d": now, "e": {}})
     (folder / "b.parquet").write_bytes((folder / "b.parquet").read_bytes()[:-200])
@@ -220,6 +224,43 @@ def test_damaged_and_old_shards_are_left_out_by_name(
         assert said in caplog.text
 
 
+@settings(max_examples=60, deadline=None)
+@given(place=st.floats(0.0, 1.0, exclude_max=True), flipped=st.binary(min_size=1, max_size=64))
+def test_a_shard_with_changed_bytes_is_not_whole_or_gives_the_same_scenes(
+    place: float, flipped: bytes
+) -> None:
+    scenes = [random_scene(i) for i in range(2)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.parquet"
+        info = shards.write_shard(path, scenes)
+        digest = sha256_of(path)
+        data = bytearray(path.read_bytes())
+        start = int(place * len(data))
+        for index, byte in enumerate(flipped[: len(data) - start]):
+            data[start + index] ^= byte
+        path.write_bytes(data)
+        found = shard_footer.read_shard_info(path)
+        if found is not None and usable_shards.is_whole(path, info, digest):
+            for read, written in zip(shards.ShardReader([path]), scenes, strict=True):
+                assert_equal(read, written)
+
+
+def test_a_shard_that_cannot_be_read_is_not_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    info = shards.write_shard(path, [random_scene(0)])
+    path.unlink()
+    assert not usable_shards.is_whole(path, info, "0" * 64)
+
+
+@pytest.mark.parametrize("summary", ["[]", "{", "{}", '{"files": 1}'])
+def test_a_summary_that_says_nothing_of_files_is_as_good_as_none(
+    tmp_path: Path, summary: str
+) -> None:
+    folder = _split_of(tmp_path, {"a": {}})
+    (folder / "summary.json").write_text(summary)
+    assert len(shards.load_split("val", tmp_path).paths) == 1
+
+
 def test_shards_of_several_recipes_need_to_be_told_apart(tmp_path: Path) -> None:
     folder = _split_of(tmp_path, {"a": {"stride_s": 0.5}, "b": {"stride_s": 1.0}})
     with pytest.raises(ContractError, match=r"2 recipes.*'a'.*'b'.*world make --split val"):
@@ -231,7 +272,7 @@ def test_shards_of_several_recipes_need_to_be_told_apart(tmp_path: Path) -> None
 def test_nothing_but_old_shards_is_an_error_that_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _split_of(tmp_path, {"a": shards.versions()})
+    _split_of(tmp_path, {"a": shard_footer.versions()})
     with monkeypatch.context() as patch:
         patch.setattr(scene_table, "FORMAT_VERSION", 9)
         with pytest.raises(ContractError, match=r"of format 2.*reads 9.*world make --split val"):
