@@ -240,11 +240,16 @@ def _how_it_was_driven(found: SplitResults) -> list[str]:
         "missing route as 0."
     ]
     if "expert" in found.routes:
-        texts.append(
+        text = (
             f"The row *{ROW_TITLES['expert']}* moves by its own bicycle model: it makes no plan "
-            "and no tracker follows it. What the same knowledge reaches by plans, on the vehicle "
-            f"that all other rows drive, is *{ROW_TITLES['expert_plan']}*."
+            "and no tracker follows it."
         )
+        if "expert_plan" in found.routes:
+            text += (
+                " What the same knowledge reaches by plans, on the vehicle that all other rows "
+                f"drive, is *{ROW_TITLES['expert_plan']}*."
+            )
+        texts.append(text)
     early = {
         row: round(sum(route.get("event_before_takeover", 0.0) for route in routes.values()))
         for row, routes in found.routes.items()

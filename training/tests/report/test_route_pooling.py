@@ -122,7 +122,19 @@ def test_what_a_reader_of_the_table_must_know_is_beside_it(
     assert "Bench2Drive counts a missing route as 0" in text
     assert "Skipped: test-0009-00: no start." in text and "--routes 9" in text
     assert "moves by its own bicycle model" in text
+    assert "expert's plans" not in text  # nobody drove by them
     assert "took over from the expert" in text and "world's state) 3 of 8." in text
+
+
+def test_the_row_of_the_experts_plans_is_spoken_of_where_it_is(
+    tmp_path: Path, present: Present, closed_loop: Document
+) -> None:
+    for driver in ("expert", "expert_plan"):
+        document = closed_loop("test", driver, 80.0)
+        (tmp_path / f"{driver}.json").write_text(json.dumps(document))
+    text = split_section(pooled(tmp_path, present))
+    assert "| expert's plans, driven by the tracker |" in text
+    assert "drive, is *expert's plans, driven by the tracker*." in text
 
 
 def test_the_scenes_that_are_here_are_those_that_evaluate_uses(
