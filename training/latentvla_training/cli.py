@@ -19,7 +19,7 @@ from latentvla_training.latent_action.commands import Codebook
 from latentvla_training.pipeline.commands import All
 from latentvla_training.planner.commands import Describe, OracleCodes
 from latentvla_training.report.commands import Report, Status
-from latentvla_training.scoring.commands import BenchScoring, ScoreVectors
+from latentvla_training.report.scoring_commands import BenchScoring, ScoreVectors
 from latentvla_training.teacher.commands import Teacher
 from latentvla_training.world.commands import World
 

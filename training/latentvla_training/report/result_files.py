@@ -321,6 +321,8 @@ def _stale(file: ResultFile, present: Present) -> list[str]:
         scenes = {"scenes": (found.get("data") or {}).get("content_sha256")}
         now = {"scenes": present.scenes.get(file.split)}
         return different(found, present.code) + different(scenes, now)
+    if file.kind in (Kind.SCORE_VECTORS, Kind.BENCH_SCORING):
+        return different(found, {"scoring": present.code.get("scoring")})
     if file.kind is Kind.ORACLE_CODES:
         scenes = {split: entry.get("content_sha256") for split, entry in found["data"].items()}
         return different(found, present.code) + different(scenes, present.scenes)

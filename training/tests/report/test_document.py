@@ -305,6 +305,25 @@ def test_the_other_tables_come_from_their_files(folder: Path, present: Present) 
     assert "## Notes\n\nThe MLP sees *acceleration*.\n" in text
 
 
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"cases": 208, "discrete_mismatches": 0},
+        {"v1_ms_256": 24.0, "v2_ms_256": 28.0},
+    ],
+)
+def test_figures_of_other_scores_are_stale(
+    folder: Path, present: Present, figures: dict[str, Any]
+) -> None:
+    path = folder / "scores.json"
+    path.write_text(json.dumps({**figures, "identity": {"scoring": "s" * 16}}))
+    assert "`scores.json` (" in section(written(folder, present), "Scores against NAVSIM")
+    change(path, scoring="0ther")
+    text = written(folder, present)
+    assert "`scores.json` † (" in section(text, "Scores against NAVSIM")
+    assert "`scores.json`: scoring 0ther, now ssssssssssssssss." in text
+
+
 def test_the_same_files_give_the_same_bytes(folder: Path, present: Present) -> None:
     first = written(folder, present)
     picture = (folder.parent / "results.png").read_bytes()
