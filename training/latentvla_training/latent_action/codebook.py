@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -29,6 +29,7 @@ from latentvla_training.latent_action.dynamics import (
     LatentDynamics,
 )
 from latentvla_training.latent_action.frame_encoder import FrameEncoder, freeze
+from latentvla_training.latent_action.picture_reader import PICTURES, PictureReader
 from latentvla_training.latent_action.settings import DINOV2, CodebookRecipe, FrameSettings
 
 WEIGHTS, MANIFEST = "codebook.safetensors", "manifest.json"
@@ -36,6 +37,7 @@ WEIGHTS, MANIFEST = "codebook.safetensors", "manifest.json"
 RECIPE, FRAME_WEIGHTS = "recipe.yaml", "frame_encoder.safetensors"
 
 _FORMAT = "latentvla-codebook-1"
+Stage = TypeVar("Stage", bound=nn.Module)
 _FRAMES = "frames"
 
 
@@ -47,6 +49,7 @@ class Codebook:
         codebook_id: ``<recipe>-<16 hex of the weights' sha256>``; of a run ``<recipe>-<seed>``.
         recipe: with its seed. encoder: of frames. environment, ego: the frozen stages.
         manifest: what was written beside the weights; empty for a run.
+        pictures: reads environment codes where there is no odometry; None where all have some.
     """
 
     codebook_id: str
@@ -55,6 +58,12 @@ class Codebook:
     environment: LatentDynamics
     ego: LatentDynamics
     manifest: Mapping[str, Any]
+    pictures: PictureReader | None = None
+
+    @property
+    def environment_reader(self) -> LatentDynamics | PictureReader:
+        """What the environment codes are read by that stage 2 is told."""
+        return self.pictures or self.environment
 
 
 def released_folder() -> Path:
@@ -65,6 +74,12 @@ def released_folder() -> Path:
 def empty_stage(stage: str, recipe: CodebookRecipe, encoder: FrameEncoder) -> LatentDynamics:
     """Return the networks of a stage with random weights, for evaluation."""
     return LatentDynamics(stage, *recipe.dynamics(stage), encoder.grid, encoder.channels)
+
+
+def empty_reader(recipe: CodebookRecipe, encoder: FrameEncoder) -> PictureReader:
+    """Return the reader of environment codes off pictures with random weights."""
+    model, _ = recipe.dynamics(ENVIRONMENT)
+    return PictureReader(model, encoder.grid, encoder.channels)
 
 
 def load_run(folder: Path) -> Codebook:
@@ -80,7 +95,11 @@ def load_run(folder: Path) -> Codebook:
     load_frame_encoder(folder, encoder)
     encoder.eval().requires_grad_(False)
     stages = [load_stage(folder, name, recipe, encoder) for name in (ENVIRONMENT, EGO)]
-    return Codebook(f"{recipe.name}-{recipe.seed}", recipe, encoder, stages[0], stages[1], {})
+    pictures = None
+    if recipe.pictures_alone:
+        pictures = _finished(folder, PICTURES, recipe, empty_reader(recipe, encoder))
+    name = f"{recipe.name}-{recipe.seed}"
+    return Codebook(name, recipe, encoder, stages[0], stages[1], {}, pictures)
 
 
 def run_recipe(folder: Path) -> CodebookRecipe:
@@ -103,13 +122,19 @@ def load_stage(
     Raises:
         FileNotFoundError: it is not trained to its end.
     """
+    return _finished(folder, stage, recipe, empty_stage(stage, recipe, encoder)).to(
+        encoder.centre.device
+    )
+
+
+def _finished(folder: Path, stage: str, recipe: CodebookRecipe, module: Stage) -> Stage:
+    """Fill the networks of a stage with those of a run, frozen."""
     state = load_checkpoint(folder / stage)
     if state is None or int(state["step"]) < recipe.stage(stage).run.steps:
         raise FileNotFoundError(f"{folder}: stage {stage} is not done; give codebook train again")
-    module = empty_stage(stage, recipe, encoder)
     module.load_state_dict(state["averaged"])
     freeze(module)
-    return module.to(encoder.centre.device)
+    return module
 
 
 def save_frame_encoder(folder: Path, encoder: FrameEncoder) -> None:
@@ -152,7 +177,13 @@ def release(codebook: Codebook, folder: Path, about: Mapping[str, Any]) -> Path:
     from safetensors.torch import save
 
     codebook.recipe.model.check_vocabulary()
-    parts = {_FRAMES: codebook.encoder, ENVIRONMENT: codebook.environment, EGO: codebook.ego}
+    parts: dict[str, nn.Module] = {
+        _FRAMES: codebook.encoder,
+        ENVIRONMENT: codebook.environment,
+        EGO: codebook.ego,
+    }
+    if codebook.pictures is not None:
+        parts[PICTURES] = codebook.pictures
     left_out = (f"{_FRAMES}.trunk.",) if _frames_kept_elsewhere(codebook.recipe.frames) else ("\0",)
     weights = {
         f"{part}.{name}": _half(value.detach().cpu()).contiguous()
@@ -204,6 +235,8 @@ def load_codebook(name_or_path: str | Path = "nano") -> Codebook:
         ENVIRONMENT: empty_stage(ENVIRONMENT, recipe, encoder),
         EGO: empty_stage(EGO, recipe, encoder),
     }
+    if recipe.pictures_alone:
+        modules[PICTURES] = empty_reader(recipe, encoder)
     for part, module in modules.items():
         own = {
             name.removeprefix(f"{part}."): value
@@ -221,9 +254,10 @@ def load_codebook(name_or_path: str | Path = "nano") -> Codebook:
     if torch.cuda.is_available():
         for module in modules.values():
             module.cuda()
-    environment, ego = modules[ENVIRONMENT], modules[EGO]
+    environment, ego, pictures = modules[ENVIRONMENT], modules[EGO], modules.get(PICTURES)
     assert isinstance(environment, LatentDynamics) and isinstance(ego, LatentDynamics)
-    return Codebook(manifest["codebook_id"], recipe, encoder, environment, ego, manifest)
+    assert pictures is None or isinstance(pictures, PictureReader)
+    return Codebook(manifest["codebook_id"], recipe, encoder, environment, ego, manifest, pictures)
 
 
 def _half(value: Tensor) -> Tensor:

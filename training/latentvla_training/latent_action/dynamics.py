@@ -232,7 +232,11 @@ class LatentDynamics(nn.Module):
         assert self.motion is not None
         wanted = batch["unforeseen" if self.odometry else "motion"]
         found = self.motion(vectors.flatten(1)).float()
-        return nn.functional.huber_loss(found, wanted, delta=ROBUST)
+        known = batch.get("known")
+        if known is None:
+            return nn.functional.huber_loss(found, wanted, delta=ROBUST)
+        errors = nn.functional.huber_loss(found, wanted, delta=ROBUST, reduction="none").mean(1)
+        return (errors * known).sum() / known.sum().clamp(min=1)
 
 
 def weights_hash(module: nn.Module, leave_out: tuple[str, ...] = ()) -> str:

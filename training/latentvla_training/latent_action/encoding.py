@@ -34,6 +34,7 @@ from latentvla_training.latent_action.dynamics import (
 from latentvla_training.latent_action.feature_store import ensure_features
 from latentvla_training.latent_action.frame_encoder import FrameEncoder
 from latentvla_training.latent_action.pairs import Pairs, find_pairs
+from latentvla_training.latent_action.picture_reader import PictureReader
 from latentvla_training.latent_action.scene_set import SceneSet
 from latentvla_training.latent_action.settings import DynamicsSettings
 from latentvla_training.latent_action.stages import PairData
@@ -51,25 +52,27 @@ def pair_data(
     scenes: SceneSet,
     root: Path | None = None,
     progress: bool = True,
+    odometry: NDArray[np.bool_] | None = None,
 ) -> PairData:
     """Return the pairs of Scenes with what stages read of their pictures, made where it is absent.
 
     Args:
+        odometry: see ``find_pairs``.
         root: of the caches of features and of unexplained change; below the data by default.
 
     Raises:
         ContractError: a picture is damaged or of another size. OSError: no space left.
     """
-    pairs = find_pairs(scenes, settings)
+    pairs = find_pairs(scenes, settings, odometry)
     features = ensure_features(encoder, scenes, root, progress)
     change = None
-    if settings.unexplained_change:
+    if settings.unexplained_change and pairs.known.any():
         change = unexplained_change(scenes, pairs, encoder.settings, root, progress)
     return PairData(pairs, features, change=change)
 
 
 def cached_codes(
-    stage: LatentDynamics,
+    stage: LatentDynamics | PictureReader,
     data: PairData,
     scenes_id: str,
     root: Path | None = None,
@@ -99,14 +102,16 @@ def cached_codes(
 
 
 @torch.inference_mode()
-def pair_codes(stage: LatentDynamics, data: PairData, progress: bool = False) -> NDArray[np.int64]:
+def pair_codes(
+    stage: LatentDynamics | PictureReader, data: PairData, progress: bool = False
+) -> NDArray[np.int64]:
     """Return the codes (P, codes) of every pair."""
     return pair_latents(stage, data, progress)[0]
 
 
 @torch.inference_mode()
 def pair_latents(
-    stage: LatentDynamics, data: PairData, progress: bool = False
+    stage: LatentDynamics | PictureReader, data: PairData, progress: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return codes (P, codes) and the vectors behind them (P, codes, code width)."""
     from tqdm import tqdm
@@ -143,9 +148,10 @@ def encode_scenes(
     """
     codebook.recipe.model.check_vocabulary()
     scenes = SceneSet([reader])
-    data = pair_data(codebook.recipe.model, codebook.encoder, scenes, root, progress)
+    nobody = np.zeros(len(scenes), np.bool_) if codebook.pictures else None
+    data = pair_data(codebook.recipe.model, codebook.encoder, scenes, root, progress, nobody)
     scenes_id = scenes_identity(reader)
-    environment = cached_codes(codebook.environment, data, scenes_id, progress=progress)
+    environment = cached_codes(codebook.environment_reader, data, scenes_id, progress=progress)
     ego = pair_codes(codebook.ego, replace(data, environment=environment), progress)
     return LatentCodes(
         split,

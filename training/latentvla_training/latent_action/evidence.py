@@ -85,7 +85,7 @@ class RunEvidence:
         for name, scenes in evidence.scenes.items():
             encoder = self.codebook.encoder
             data = pair_data(self.codebook.recipe.model, encoder, scenes, progress=progress)
-            codes = pair_codes(self.codebook.environment, data, progress)
+            codes = pair_codes(self.codebook.environment_reader, data, progress)
             self.data[name] = replace(data, environment=codes)
         sets = evidence.scenes
         self.ego: dict[str, EgoQuestion] = {
@@ -104,6 +104,7 @@ class RunEvidence:
             "ego_motion_weight": recipe.loss.ego_motion,
             "unexplained_change_weight": recipe.loss.unexplained_change,
             "odometry": recipe.model.odometry,
+            "odometry_share": recipe.data.odometry_share,
             "scenes": self.evidence.identity(),
             "counts": {
                 name: {

@@ -46,6 +46,7 @@ class Pairs:
         state, later_state: (P, 16) ego state at the earlier and the later frame, scaled.
         unforeseen: (P, 5, 3) how the driven poses differ from constant speed and yaw rate, scaled.
         of_scene: (N, K) pair of each transition of each Scene, -1 where it is missing.
+        known: (P,) whether odometry is known; where it is not, all that it says is 0.
     """
 
     earlier: NDArray[np.int64]
@@ -56,6 +57,7 @@ class Pairs:
     later_state: NDArray[np.float32]
     unforeseen: NDArray[np.float32]
     of_scene: NDArray[np.int64]
+    known: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.earlier)
@@ -71,6 +73,7 @@ class Pairs:
             self.later_state[rows],
             self.unforeseen[rows],
             self.of_scene[:0],
+            self.known[rows],
         )
 
     @property
@@ -89,10 +92,16 @@ def scaled_motion(motion: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(motion / MOTION_SCALE, np.float32)
 
 
-def find_pairs(scenes: SceneSet, settings: DynamicsSettings) -> Pairs:
+def find_pairs(
+    scenes: SceneSet, settings: DynamicsSettings, odometry: NDArray[np.bool_] | None = None
+) -> Pairs:
     """Find every pair of frames that some transition of some Scene is about, each once.
 
     Scenes of one episode share their token up to the last "/".
+
+    Args:
+        odometry: (N,) Scenes whose odometry may be read; others are paired by their pictures alone.
+            None: of all, and frames without odometry between them are no pair.
     """
     at = [_later_rows(scenes, seconds) for seconds in settings.times_s]
     future = scenes.column("future_10hz")
@@ -102,7 +111,8 @@ def find_pairs(scenes: SceneSet, settings: DynamicsSettings) -> Pairs:
         length = end - start
         earlier, later = at[index], at[index + 1]
         whole = (earlier >= 0) & (later >= 0)
-        whole[whole] &= np.isfinite(_segment(future, earlier[whole], length)).all(axis=(1, 2))
+        if odometry is None:
+            whole[whole] &= np.isfinite(_segment(future, earlier[whole], length)).all(axis=(1, 2))
         column = np.full(len(whole), -1, np.int64)
         column[whole] = np.arange(whole.sum()) + sum(len(part) for part in found)
         columns.append(column)
@@ -116,12 +126,18 @@ def find_pairs(scenes: SceneSet, settings: DynamicsSettings) -> Pairs:
         chosen = interval == index
         trajectory[chosen] = _segment(future, earlier[chosen], length)
     of_scene = np.stack([inverse[column] for column in columns], axis=1)
+    known = np.isfinite(trajectory).all(axis=(1, 2))
     state = _ego_state(scenes)
+    if odometry is not None:
+        known &= odometry[earlier] & odometry[later]
+        state[~odometry] = 0.0
+    trajectory[~known] = 0.0
     seconds = np.array(settings.intervals_s)[interval]
     dynamics = np.where(scenes.column("ego_dynamics_mask"), scenes.column("ego_dynamics"), 0.0)[
         earlier
     ]
     unforeseen = _unforeseen(trajectory, dynamics, seconds)
+    unforeseen[~known] = 0.0
     return Pairs(
         earlier,
         later,
@@ -131,6 +147,7 @@ def find_pairs(scenes: SceneSet, settings: DynamicsSettings) -> Pairs:
         state[later],
         unforeseen,
         of_scene,
+        known,
     )
 
 

@@ -73,6 +73,7 @@ def document(result: dict[str, Any], picture: str) -> str:
         "read by any stage; labels of the world serve to judge.",
         *_shipped_text(result.get("ships") or {}),
         "Odometry is used so: stage 1 is told the driven poses and the ego state. "
+        + _share_text(runs[0])
         + _change_weight_text(runs[0])
         + _odometry_text(runs[0]),
         "## The codebook",
@@ -124,6 +125,17 @@ def _shipped_text(ships: dict[str, Any]) -> list[str]:
         others = "; ".join(ships["other_settings"])
         text += f", made when the recipe was another ({others}): **this page is not about it**"
     return [f"{text}."]
+
+
+def _share_text(figures: dict[str, Any]) -> str:
+    """Return how many drives of a run had odometry, where not all had."""
+    share = figures.get("odometry_share", 1.0)
+    if share == 1.0:
+        return ""
+    return (
+        f"Only {100 * share:g} % of the training drives had any: there stage 1 was trained, and a "
+        "reader of its codes off pictures, which stands in for it everywhere. "
+    )
 
 
 def _change_weight_text(figures: dict[str, Any]) -> str:

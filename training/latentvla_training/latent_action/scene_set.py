@@ -73,6 +73,19 @@ def training_scenes(data: CodebookData) -> SceneSet:
     return SceneSet([reader, *(_recordings(folder) for folder in data.recordings)])
 
 
+def with_odometry(scenes: SceneSet, data: CodebookData) -> NDArray[np.bool_] | None:
+    """Return of which training Scenes (N,) odometry may be read; None where it is all of them.
+
+    It is the drives that keep their labels where as many do (``data.labelled_share``). Recordings
+    keep what odometry they have.
+    """
+    if data.odometry_share == 1.0:
+        return None
+    split, *recordings = scenes.readers
+    chosen = split.part(labelled_share=data.odometry_share).labelled
+    return np.concatenate([chosen, *(np.ones(len(reader), np.bool_) for reader in recordings)])
+
+
 def _recordings(folder: str) -> ShardReader:
     paths = sorted(Path(folder).glob(f"*{SUFFIX}"))
     if not paths:

@@ -184,16 +184,21 @@ class CodebookData:
         train_split, val_split: splits of the built-in world.
         recordings: folders of shards (``latentvla-train bag import``) to train on as well.
         max_shards: at most so many of the training split's shards; 0: all.
+        odometry_share: of those shards, evenly among them, come with odometry; of the others
+            pictures alone are read.
     """
 
     train_split: str = "train"
     val_split: str = "val"
     recordings: tuple[str, ...] = ()
     max_shards: int = 0
+    odometry_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.max_shards < 0:
             raise ContractError("data.max_shards", self.max_shards, "at least 0")
+        if not 0.0 < self.odometry_share <= 1.0:
+            raise ContractError("data.odometry_share", self.odometry_share, "above 0, at most 1")
 
 
 @dataclass(frozen=True)
@@ -213,6 +218,8 @@ class CodebookRecipe:
         data, frames, model, loss: settings.
         pretraining: of the own frame encoder (stage 0; nothing is trained with another encoder).
         environment, ego: stages 1 and 2; the controls train as long as stage 2.
+        pictures: of the reader that stands in for stage 1 where there is no odometry; nothing is
+            trained of it where all drives have some.
     """
 
     name: str
@@ -224,6 +231,7 @@ class CodebookRecipe:
     pretraining: StageSettings = field(default_factory=StageSettings)
     environment: StageSettings = field(default_factory=StageSettings)
     ego: StageSettings = field(default_factory=StageSettings)
+    pictures: StageSettings = field(default_factory=StageSettings)
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -231,6 +239,14 @@ class CodebookRecipe:
         weight = self.loss.unexplained_change
         if weight and not self.model.unexplained_change:
             raise ContractError("loss.unexplained_change", weight, "model.unexplained_change: true")
+        if self.pictures_alone and self.model.odometry:
+            expected = "false where data.odometry_share is below 1"
+            raise ContractError("model.odometry", self.model.odometry, expected)
+
+    @property
+    def pictures_alone(self) -> bool:
+        """Whether codes are read off pictures alone, because not all drives have odometry."""
+        return self.data.odometry_share < 1.0
 
     def dynamics(self, stage: str) -> tuple[DynamicsSettings, DynamicsLoss]:
         """Return networks and losses of a stage; stage 1 is the same whatever decides stage 2."""
@@ -243,7 +259,12 @@ class CodebookRecipe:
 
     def stage(self, name: str) -> StageSettings:
         """Return the settings of a stage (controls: those of stage 2) with the recipe's seed."""
-        found = {"frames": self.pretraining, "environment": self.environment}.get(name, self.ego)
+        stages = {
+            "frames": self.pretraining,
+            "environment": self.environment,
+            "pictures": self.pictures,
+        }
+        found = stages.get(name, self.ego)
         return replace(found, run=replace(found.run, seed=self.seed))
 
 

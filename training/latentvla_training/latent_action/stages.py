@@ -82,11 +82,19 @@ class PairData:
             "motion": torch.from_numpy(scaled_motion(pairs.trajectory[chosen, -1])),
             "unforeseen": torch.from_numpy(pairs.unforeseen[chosen]).flatten(1),
         }
+        if not pairs.known.all():
+            found["known"] = torch.from_numpy(pairs.known[chosen])
         if self.environment is not None:
             found["environment"] = torch.from_numpy(self.environment[chosen])
         if self.change is not None:
             found["change"] = torch.from_numpy(self.change[chosen])
         return found
+
+    def with_odometry(self) -> PairData:
+        """Return the pairs whose odometry is known, without environment codes."""
+        rows = np.flatnonzero(self.pairs.known)
+        change = None if self.change is None else self.change[rows]
+        return PairData(self.pairs.chosen(rows), self.features, change=change)
 
     def batches(
         self, batch_size: int, chosen: NDArray[np.int64] | None = None

@@ -27,6 +27,7 @@ from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.loop import check_folder, run_training
 from latentvla_training.latent_action.codebook import (
     RECIPE,
+    empty_reader,
     load_frame_encoder,
     save_frame_encoder,
 )
@@ -39,14 +40,20 @@ from latentvla_training.latent_action.dynamics import (
     LatentDynamics,
     weights_hash,
 )
-from latentvla_training.latent_action.encoding import cached_codes, pair_data
+from latentvla_training.latent_action.encoding import cached_codes, pair_codes, pair_data
 from latentvla_training.latent_action.frame_encoder import FrameEncoder, freeze
+from latentvla_training.latent_action.picture_reader import (
+    PICTURES,
+    PictureReader,
+    PictureTask,
+)
 from latentvla_training.latent_action.pretraining import FramePretrainingTask
 from latentvla_training.latent_action.scene_set import (
     SceneSet,
     front_frames,
     front_present,
     training_scenes,
+    with_odometry,
 )
 from latentvla_training.latent_action.settings import OWN, CodebookRecipe
 from latentvla_training.latent_action.stages import (
@@ -95,14 +102,19 @@ class CodebookTraining:
         self._claim()
         encoder = self.frame_encoder(stop_after_steps)
         data = self._data(encoder)
-        environment = self.stage(ENVIRONMENT, encoder, data, stop_after_steps)
+        told = {name: part.with_odometry() for name, part in data.items()}
+        environment = self.stage(ENVIRONMENT, encoder, told, stop_after_steps)
         freeze(environment)
+        reader: LatentDynamics | PictureReader = environment
+        if self.recipe.pictures_alone:
+            reader = self.picture_reader(environment, encoder, told, stop_after_steps)
+            freeze(reader)
         data = {
-            name: replace(part, environment=self._codes(environment, name, part))
+            name: replace(part, environment=self._codes(reader, name, part))
             for name, part in data.items()
         }
         for name in (EGO, *(CONTROLS if controls else ())):
-            follows = "" if name == ONE_STAGE else weights_hash(environment)
+            follows = "" if name == ONE_STAGE else weights_hash(reader)
             self.stage(name, encoder, data, stop_after_steps, follows)
 
     def _claim(self) -> None:
@@ -116,7 +128,9 @@ class CodebookTraining:
             text = yaml.safe_dump(values, sort_keys=False)
             write_whole(self.folder / RECIPE, text.encode())
 
-    def _codes(self, stage: LatentDynamics, name: str, data: PairData) -> NDArray[np.int64]:
+    def _codes(
+        self, stage: LatentDynamics | PictureReader, name: str, data: PairData
+    ) -> NDArray[np.int64]:
         scenes = self.train_scenes if name == "train" else self.val_scenes
         return cached_codes(stage, data, scenes_identity(scenes), progress=self.progress)
 
@@ -173,7 +187,13 @@ class CodebookTraining:
         data = {}
         for name, scenes in (("train", self.train_scenes), ("val", self.val_scenes)):
             with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
-                found = pair_data(self.recipe.model, encoder, scenes, progress=self.progress)
+                found = pair_data(
+                    self.recipe.model,
+                    encoder,
+                    scenes,
+                    progress=self.progress,
+                    odometry=with_odometry(scenes, self.recipe.data) if name == "train" else None,
+                )
             if not len(found.pairs):
                 raise ContractError(
                     f"pairs of {name}", 0, f"frames {self.recipe.model.times_s} s after t0"
@@ -190,18 +210,8 @@ class CodebookTraining:
         follows: str = "",
     ) -> LatentDynamics:
         """Return a stage's averaged networks, trained first unless they are."""
-        settings = self.recipe.stage(name)
-        model, loss = self.recipe.dynamics(name)
-        before = f"{encoder.identity()} {follows}".strip()
-        recipe = DynamicsRun(
-            name,
-            self.scenes_id,
-            before,
-            model,
-            loss,
-            settings.optimizer,
-            settings.run,
-        )
+        recipe = self._run_of(name, encoder, follows)
+        settings, model, loss = self.recipe.stage(name), recipe.model, recipe.loss
         torch.manual_seed(settings.run.seed)
         module = LatentDynamics(
             name,
@@ -212,19 +222,64 @@ class CodebookTraining:
             settings.run.steps,
             settings.run.batch_size,
         )
-        folder = self._folder(name, recipe, settings.run.steps)
-        if _finished(folder, recipe, settings.run.steps):
-            _load_averaged(module, folder)
-            return module.eval().to(encoder.centre.device)
         if module.change is not None:
             train = data["train"]
             assert train.change is not None
             interval = torch.from_numpy(train.pairs.interval)
             module.change.standardise(torch.from_numpy(train.change), interval)
         task = DynamicsTask(module, settings.run, data["train"], data["val"])
-        trained = run_training(task, recipe, folder, stop_after_steps, self.progress)
-        self._require(folder, settings.run.steps)
+        trained = self._trained(task, recipe, encoder, stop_after_steps)
         assert isinstance(trained, LatentDynamics)
+        return trained
+
+    def picture_reader(
+        self,
+        environment: LatentDynamics,
+        encoder: FrameEncoder,
+        data: Mapping[str, PairData],
+        stop_after_steps: int | None = None,
+    ) -> PictureReader:
+        """Return the reader of stage 1's codes off pictures, trained first unless it is."""
+        recipe = self._run_of(PICTURES, encoder, weights_hash(environment))
+        torch.manual_seed(recipe.run.seed)
+        module = empty_reader(self.recipe, encoder)
+        told = {
+            name: replace(part, environment=pair_codes(environment, part, self.progress))
+            for name, part in data.items()
+        }
+        task = PictureTask(module, recipe.run, told["train"], told["val"])
+        trained = self._trained(task, recipe, encoder, stop_after_steps)
+        assert isinstance(trained, PictureReader)
+        return trained
+
+    def _run_of(self, name: str, encoder: FrameEncoder, follows: str) -> DynamicsRun:
+        settings = self.recipe.stage(name)
+        model, loss = self.recipe.dynamics(name)
+        before = f"{encoder.identity()} {follows}".strip()
+        return DynamicsRun(
+            name,
+            self.scenes_id,
+            before,
+            model,
+            loss,
+            settings.optimizer,
+            settings.run,
+        )
+
+    def _trained(
+        self,
+        task: DynamicsTask | PictureTask,
+        recipe: DynamicsRun,
+        encoder: FrameEncoder,
+        stop_after_steps: int | None,
+    ) -> nn.Module:
+        """Return a stage's averaged networks, trained unless they are done."""
+        folder = self._folder(recipe.stage, recipe, recipe.run.steps)
+        if _finished(folder, recipe, recipe.run.steps):
+            _load_averaged(task.module, folder)
+            return task.module.eval().to(encoder.centre.device)
+        trained = run_training(task, recipe, folder, stop_after_steps, self.progress)
+        self._require(folder, recipe.run.steps)
         _load_averaged(trained, folder)  # as the first process has it
         return trained.eval()
 
