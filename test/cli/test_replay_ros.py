@@ -34,13 +34,18 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "latentvla_ros.cli.main", "replay", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    # Where the tests run in the background of a shell SIGINT is ignored, and children inherit it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "latentvla_ros.cli.main", "replay", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 120.0) -> tuple[int, str, str]:
