@@ -20,7 +20,6 @@ from latentvla_training.latent_action.dynamics import Batch, NoCondition
 from latentvla_training.latent_action.networks import InverseDynamics, Patches
 from latentvla_training.latent_action.settings import DynamicsSettings
 from latentvla_training.latent_action.stages import PairData
-from latentvla_training.planner.dataset import RunSampler
 
 PICTURES = "pictures"
 
@@ -66,10 +65,7 @@ class PictureTask:
 
     def batches(self, start_step: int, process: int, processes: int) -> Iterable[Batch]:
         """Yield the pairs of this process; each takes its share of every step."""
-        run = self.run
-        every = np.arange(len(self.train.pairs))
-        for batch in RunSampler(every, run.batch_size, run.steps, start_step, run.seed):
-            yield self.train.batch(np.array([row for _, row in batch[process::processes]]))
+        yield from self.train.of_run(self.run, start_step, process, processes)
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:
@@ -77,14 +73,13 @@ class PictureTask:
         assert isinstance(averaged, PictureReader)
         assert self.val.environment is not None
         averaged.eval()
-        count = len(self.val.pairs)
-        chosen = np.unique(np.linspace(0, count - 1, min(count, self.run.validate_scenes)))
+        chosen = self.val.evenly(self.run.validate_scenes)
         said = []
-        for _, batch in self.val.batches(128, chosen.astype(int)):
+        for _, batch in self.val.batches(128, chosen):
             moved = {name: value.to(device) for name, value in batch.items()}
             with torch.autocast(device.type, torch.bfloat16, self.run.mixed_precision == "bf16"):
                 said.append(averaged.encode(moved).codes.cpu().numpy())
-        true = self.val.environment[chosen.astype(int)]
+        true = self.val.environment[chosen]
         common = [np.bincount(column).max() / len(column) for column in true.T]
         return {
             "accuracy": float((np.concatenate(said) == true).mean()),

@@ -96,6 +96,19 @@ class PairData:
         change = None if self.change is None else self.change[rows]
         return PairData(self.pairs.chosen(rows), self.features, change=change)
 
+    def of_run(
+        self, run: LoopSettings, start_step: int, process: int, processes: int
+    ) -> Iterator[Batch]:
+        """Yield the pairs of a process's share of every step of a run."""
+        every = np.arange(len(self.pairs))
+        for batch in RunSampler(every, run.batch_size, run.steps, start_step, run.seed):
+            yield self.batch(np.array([row for _, row in batch[process::processes]]))
+
+    def evenly(self, most: int) -> NDArray[np.int64]:
+        """Return at most so many of the pairs, evenly chosen."""
+        count = len(self.pairs)
+        return np.unique(np.linspace(0, count - 1, min(count, most))).astype(np.int64)
+
     def batches(
         self, batch_size: int, chosen: NDArray[np.int64] | None = None
     ) -> Iterator[tuple[NDArray[np.int64], Batch]]:
@@ -125,20 +138,15 @@ class DynamicsTask:
 
     def batches(self, start_step: int, process: int, processes: int) -> Iterable[Batch]:
         """Yield the pairs of this process; each takes its share of every step."""
-        run = self.run
-        every = np.arange(len(self.train.pairs))
-        for batch in RunSampler(every, run.batch_size, run.steps, start_step, run.seed):
-            yield self.train.batch(np.array([row for _, row in batch[process::processes]]))
+        yield from self.train.of_run(self.run, start_step, process, processes)
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:
         """Return gain over copying the frame, and how the codebook is used."""
         assert isinstance(averaged, LatentDynamics)
         averaged.eval()
-        count = len(self.val.pairs)
-        chosen = np.unique(np.linspace(0, count - 1, min(count, self.run.validate_scenes)))
         errors, copies, codes = 0.0, 0.0, []
-        for _, batch in self.val.batches(128, chosen.astype(int)):
+        for _, batch in self.val.batches(128, self.val.evenly(self.run.validate_scenes)):
             moved = {name: value.to(device) for name, value in batch.items()}
             with torch.autocast(device.type, torch.bfloat16, self.run.mixed_precision == "bf16"):
                 encoded = averaged.encode(moved)
