@@ -7,19 +7,17 @@ that has learned stage 1's codes from pictures, on drives with odometry, stands 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentvla_training.engine.recipe import LoopSettings
 from latentvla_training.latent_action.bottleneck import Encoded
 from latentvla_training.latent_action.dynamics import Batch, NoCondition
 from latentvla_training.latent_action.networks import InverseDynamics, Patches
 from latentvla_training.latent_action.settings import DynamicsSettings
-from latentvla_training.latent_action.stages import PairData
+from latentvla_training.latent_action.stages import DynamicsTask
 
 PICTURES = "pictures"
 
@@ -54,18 +52,8 @@ class PictureReader(nn.Module):
         return {"codes": loss}
 
 
-class PictureTask:
+class PictureTask(DynamicsTask):
     """``engine.loop.Task`` of the reader: pairs with odometry, and the codes of stage 1."""
-
-    def __init__(
-        self, module: PictureReader, run: LoopSettings, train: PairData, val: PairData
-    ) -> None:
-        self.module: nn.Module = module
-        self.run, self.train, self.val = run, train, val
-
-    def batches(self, start_step: int, process: int, processes: int) -> Iterable[Batch]:
-        """Yield the pairs of this process; each takes its share of every step."""
-        yield from self.train.of_run(self.run, start_step, process, processes)
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:

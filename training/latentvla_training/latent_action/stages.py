@@ -96,14 +96,6 @@ class PairData:
         change = None if self.change is None else self.change[rows]
         return PairData(self.pairs.chosen(rows), self.features, change=change)
 
-    def of_run(
-        self, run: LoopSettings, start_step: int, process: int, processes: int
-    ) -> Iterator[Batch]:
-        """Yield the pairs of a process's share of every step of a run."""
-        every = np.arange(len(self.pairs))
-        for batch in RunSampler(every, run.batch_size, run.steps, start_step, run.seed):
-            yield self.batch(np.array([row for _, row in batch[process::processes]]))
-
     def evenly(self, most: int) -> NDArray[np.int64]:
         """Return at most so many of the pairs, evenly chosen."""
         count = len(self.pairs)
@@ -132,13 +124,16 @@ class DynamicsTask:
     Every sample is a whole pair: a missing future frame never enters a batch.
     """
 
-    def __init__(self, module: LatentDynamics, run: LoopSettings, train: PairData, val: PairData):
-        self.module: nn.Module = module
+    def __init__(self, module: nn.Module, run: LoopSettings, train: PairData, val: PairData):
+        self.module = module
         self.run, self.train, self.val = run, train, val
 
     def batches(self, start_step: int, process: int, processes: int) -> Iterable[Batch]:
         """Yield the pairs of this process; each takes its share of every step."""
-        yield from self.train.of_run(self.run, start_step, process, processes)
+        run = self.run
+        every = np.arange(len(self.train.pairs))
+        for batch in RunSampler(every, run.batch_size, run.steps, start_step, run.seed):
+            yield self.train.batch(np.array([row for _, row in batch[process::processes]]))
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:

@@ -268,7 +268,7 @@ class CodebookTraining:
 
     def _trained(
         self,
-        task: DynamicsTask | PictureTask,
+        task: DynamicsTask,
         recipe: DynamicsRun,
         encoder: FrameEncoder,
         stop_after_steps: int | None,
