@@ -37,8 +37,9 @@ WEIGHTS, MANIFEST = "codebook.safetensors", "manifest.json"
 RECIPE, FRAME_WEIGHTS = "recipe.yaml", "frame_encoder.safetensors"
 
 _FORMAT = "latentvla-codebook-1"
-Stage = TypeVar("Stage", bound=nn.Module)
 _FRAMES = "frames"
+
+_Stage = TypeVar("_Stage", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def load_run(folder: Path) -> Codebook:
     stages = [load_stage(folder, name, recipe, encoder) for name in (ENVIRONMENT, EGO)]
     pictures = None
     if recipe.pictures_alone:
-        pictures = _finished(folder, PICTURES, recipe, empty_reader(recipe, encoder))
+        pictures = _finished(folder, PICTURES, recipe, encoder, empty_reader(recipe, encoder))
     name = f"{recipe.name}-{recipe.seed}"
     return Codebook(name, recipe, encoder, stages[0], stages[1], {}, pictures)
 
@@ -122,19 +123,19 @@ def load_stage(
     Raises:
         FileNotFoundError: it is not trained to its end.
     """
-    return _finished(folder, stage, recipe, empty_stage(stage, recipe, encoder)).to(
-        encoder.centre.device
-    )
+    return _finished(folder, stage, recipe, encoder, empty_stage(stage, recipe, encoder))
 
 
-def _finished(folder: Path, stage: str, recipe: CodebookRecipe, module: Stage) -> Stage:
-    """Fill the networks of a stage with those of a run, frozen."""
+def _finished(
+    folder: Path, stage: str, recipe: CodebookRecipe, encoder: FrameEncoder, module: _Stage
+) -> _Stage:
+    """Fill the networks of a stage with those of a run, frozen, where the encoder is."""
     state = load_checkpoint(folder / stage)
     if state is None or int(state["step"]) < recipe.stage(stage).run.steps:
         raise FileNotFoundError(f"{folder}: stage {stage} is not done; give codebook train again")
     module.load_state_dict(state["averaged"])
     freeze(module)
-    return module
+    return module.to(encoder.centre.device)
 
 
 def save_frame_encoder(folder: Path, encoder: FrameEncoder) -> None:

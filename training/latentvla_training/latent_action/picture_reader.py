@@ -17,7 +17,7 @@ from latentvla_training.latent_action.bottleneck import Encoded
 from latentvla_training.latent_action.dynamics import Batch, NoCondition
 from latentvla_training.latent_action.networks import InverseDynamics, Patches
 from latentvla_training.latent_action.settings import DynamicsSettings
-from latentvla_training.latent_action.stages import DynamicsTask
+from latentvla_training.latent_action.stages import DynamicsTask, evenly
 
 PICTURES = "pictures"
 
@@ -61,7 +61,7 @@ class PictureTask(DynamicsTask):
         assert isinstance(averaged, PictureReader)
         assert self.val.environment is not None
         averaged.eval()
-        chosen = self.val.evenly(self.run.validate_scenes)
+        chosen = evenly(np.arange(len(self.val.pairs)), self.run.validate_scenes)
         said = []
         for _, batch in self.val.batches(128, chosen):
             moved = {name: value.to(device) for name, value in batch.items()}

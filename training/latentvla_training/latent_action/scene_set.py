@@ -73,7 +73,7 @@ def training_scenes(data: CodebookData) -> SceneSet:
     return SceneSet([reader, *(_recordings(folder) for folder in data.recordings)])
 
 
-def with_odometry(scenes: SceneSet, data: CodebookData) -> NDArray[np.bool_] | None:
+def scenes_with_odometry(scenes: SceneSet, data: CodebookData) -> NDArray[np.bool_] | None:
     """Return of which training Scenes (N,) odometry may be read; None where it is all of them.
 
     It is the drives that keep their labels where as many do (``data.labelled_share``). Recordings

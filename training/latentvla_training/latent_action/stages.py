@@ -96,11 +96,6 @@ class PairData:
         change = None if self.change is None else self.change[rows]
         return PairData(self.pairs.chosen(rows), self.features, change=change)
 
-    def evenly(self, most: int) -> NDArray[np.int64]:
-        """Return at most so many of the pairs, evenly chosen."""
-        count = len(self.pairs)
-        return np.unique(np.linspace(0, count - 1, min(count, most))).astype(np.int64)
-
     def batches(
         self, batch_size: int, chosen: NDArray[np.int64] | None = None
     ) -> Iterator[tuple[NDArray[np.int64], Batch]]:
@@ -109,6 +104,11 @@ class PairData:
         for start in range(0, len(every), batch_size):
             rows = every[start : start + batch_size]
             yield rows, self.batch(rows)
+
+
+def evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most so many of some rows, evenly chosen."""
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
 
 
 def perplexity(codes: NDArray[Any], entries: int) -> float:
@@ -141,7 +141,8 @@ class DynamicsTask:
         assert isinstance(averaged, LatentDynamics)
         averaged.eval()
         errors, copies, codes = 0.0, 0.0, []
-        for _, batch in self.val.batches(128, self.val.evenly(self.run.validate_scenes)):
+        chosen = evenly(np.arange(len(self.val.pairs)), self.run.validate_scenes)
+        for _, batch in self.val.batches(128, chosen):
             moved = {name: value.to(device) for name, value in batch.items()}
             with torch.autocast(device.type, torch.bfloat16, self.run.mixed_precision == "bf16"):
                 encoded = averaged.encode(moved)

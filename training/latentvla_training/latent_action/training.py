@@ -52,8 +52,8 @@ from latentvla_training.latent_action.scene_set import (
     SceneSet,
     front_frames,
     front_present,
+    scenes_with_odometry,
     training_scenes,
-    with_odometry,
 )
 from latentvla_training.latent_action.settings import OWN, CodebookRecipe
 from latentvla_training.latent_action.stages import (
@@ -61,6 +61,7 @@ from latentvla_training.latent_action.stages import (
     DynamicsTask,
     FrameRun,
     PairData,
+    evenly,
 )
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ class CodebookTraining:
         with state.main_process_first():
             # Sums differ in their last bits between processes: all take those of the first.
             if state.is_main_process:
-                chosen = _evenly(rows, _STANDARD_FRAMES)
+                chosen = evenly(rows, _STANDARD_FRAMES)
                 encoder.standardise(front_frames(self.train_scenes, frames, chosen))
                 save_frame_encoder(self.folder, encoder)
             else:
@@ -164,8 +165,8 @@ class CodebookTraining:
         folder = self._folder(FRAMES, recipe, settings.run.steps)
         done = _finished(folder, recipe, settings.run.steps)
         frames = self.recipe.frames
-        shown = _evenly(rows, 1 if done else settings.run.passes)  # others need no decoding
-        few = _evenly(np.flatnonzero(front_present(self.val_scenes)), _VALIDATION_FRAMES)
+        shown = evenly(rows, 1 if done else settings.run.passes)  # others need no decoding
+        few = evenly(np.flatnonzero(front_present(self.val_scenes)), _VALIDATION_FRAMES)
         task = FramePretrainingTask(
             frames,
             settings.run,
@@ -192,7 +193,9 @@ class CodebookTraining:
                     encoder,
                     scenes,
                     progress=self.progress,
-                    odometry=with_odometry(scenes, self.recipe.data) if name == "train" else None,
+                    odometry=scenes_with_odometry(scenes, self.recipe.data)
+                    if name == "train"
+                    else None,
                 )
             if not len(found.pairs):
                 raise ContractError(
@@ -314,11 +317,6 @@ class CodebookTraining:
 
 class StageInterrupted(RuntimeError):
     """A stage was told to stop early; the same call goes on from its checkpoint."""
-
-
-def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
-    """Return at most so many of some rows, evenly chosen."""
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
 
 
 def _finished(folder: Path, recipe: FrameRun | DynamicsRun, steps: int) -> bool:

@@ -13,7 +13,11 @@ from latentvla_training.latent_action.codebook import load_codebook, load_run, r
 from latentvla_training.latent_action.encoding import encode_scenes, pair_data
 from latentvla_training.latent_action.pairs import find_pairs
 from latentvla_training.latent_action.picture_reader import PictureReader
-from latentvla_training.latent_action.scene_set import SceneSet, training_scenes, with_odometry
+from latentvla_training.latent_action.scene_set import (
+    SceneSet,
+    scenes_with_odometry,
+    training_scenes,
+)
 from latentvla_training.latent_action.settings import CodebookData, CodebookRecipe, StageSettings
 from latentvla_training.latent_action.training import CodebookTraining
 
@@ -38,7 +42,7 @@ def test_drives_without_odometry_are_paired_by_their_pictures(
     scarce: CodebookRecipe, reader: ShardReader
 ) -> None:
     scenes = training_scenes(scarce.data)
-    odometry = with_odometry(scenes, scarce.data)
+    odometry = scenes_with_odometry(scenes, scarce.data)
     assert odometry is not None
     assert odometry.sum() == 13  # one drive of two
     pairs = find_pairs(scenes, scarce.model, odometry)
@@ -76,7 +80,7 @@ def test_hidden_odometry_decides_nothing(
 
     def lied(self: SceneSet, name: str) -> np.ndarray:
         values = np.array(column(self, name))
-        shown = with_odometry(self, scarce.data)
+        shown = scenes_with_odometry(self, scarce.data)
         train = str(column(self, "token")[0]).startswith("train")
         if train and shown is not None and name in ("future_10hz", "ego_dynamics"):
             values[~shown] = 7.0
