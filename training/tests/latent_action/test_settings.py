@@ -40,7 +40,7 @@ def test_bad_recipes_name_the_key(values: dict[str, object], said: str) -> None:
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["nano", "nano_others", "nano_scarce_odometry", "smoke", "base"])
+@pytest.mark.parametrize("name", ["nano", "nano_scarce_odometry", "smoke", "base"])
 def test_shipped_recipes_have_the_vocabulary(name: str) -> None:
     recipe = load_codebook_recipe(name)
     recipe.model.check_vocabulary()
