@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentvla_ros.contract import ContractError
+from latentvla_ros.contract import Command, ContractError
 from latentvla_training.data import scene_table
 from latentvla_training.data.image_encoding import ImageError, decode_views
 from latentvla_training.data.scene import Scene
-from latentvla_training.data.shard_footer import ShardInfo, read_shard_info
+from latentvla_training.data.shard_footer import ShardInfo, read_shard_info, shard_info
 from latentvla_training.data.usable_shards import usable_shards
 from latentvla_training.world.networks import data_root
 
@@ -37,6 +37,20 @@ _HIDDEN = {
     "expert_pdms": np.nan,
     "expert_epdms": np.nan,
 }
+#: What stands in the small columns where odometry is hidden; of the future nothing that computes.
+_HIDDEN_ODOMETRY = {
+    "ego_pose": np.nan,
+    "ego_history": 0.0,
+    "ego_history_mask": False,
+    "ego_dynamics": 0.0,
+    "ego_dynamics_mask": False,
+    "command": Command.UNKNOWN.one_hot(),
+    "future_2hz": np.nan,
+    "future_10hz": np.nan,
+    "future_mask": False,
+    "past_states": np.nan,
+}
+_PICTURES = " without odometry"
 _UNDAMAGED = "a whole shard; remove the file and make its split (or import its recording) again"
 
 
@@ -123,6 +137,18 @@ def _read_columns(path: Path, names: Sequence[str]) -> pyarrow.Table:
         raise ContractError(f"shard {path}", " ".join(str(error).split()), _UNDAMAGED) from error
 
 
+def _evenly(name: str, share: float, count: int) -> NDArray[np.bool_]:
+    """Return which of ``count`` shards are among a share of them, evenly spread, (count,).
+
+    Raises:
+        ContractError: none would be.
+    """
+    chosen = np.diff(np.floor(share * np.arange(count + 1) + 1e-9)) > 0
+    if count and not chosen.any():
+        raise ContractError(name, share, f"at least one of {count} shards")
+    return chosen
+
+
 class ShardReader(Sequence[Scene]):
     """Scenes of many shards by index.
 
@@ -137,13 +163,18 @@ class ShardReader(Sequence[Scene]):
         labelled_share: of the shards, evenly among them, have labels of maps, road users and lights
             for whoever reads; of the others there are pictures and odometry (the driven future is
             odometry), no light, and NaN for the expert's scores. 1: all of them.
+        odometry_share: of the shards, evenly among them, come with odometry; of the others there
+            are pictures alone: no label, no ego state, no route, no driven future, and past views
+            stand where the camera stands now. 1: all of them.
 
     Attributes:
         labelled: (N,) whether a Scene is in a shard with labels.
+        has_odometry: (N,) whether it is in one with odometry.
 
     Raises:
         ContractError: a file is no complete shard; so do the methods when one is damaged inside,
-            and those that read labels of a Scene that has none. No shard has any.
+            and those that read labels of a Scene that has none. No shard has any. Odometry is to be
+            hidden in a recording that does not say which of its views are past.
     """
 
     def __init__(
@@ -151,15 +182,18 @@ class ShardReader(Sequence[Scene]):
         paths: Sequence[Path],
         cached_shards: int | None = None,
         labelled_share: float = 1.0,
+        odometry_share: float = 1.0,
     ) -> None:
         self.paths = tuple(Path(path) for path in paths)
         self._cached_shards = cached_shards
-        self._labelled_share = labelled_share
-        every = np.floor(labelled_share * np.arange(len(self.paths) + 1) + 1e-9)
-        self._shard_labelled = np.diff(every) > 0
+        self._labelled_share, self._odometry_share = labelled_share, odometry_share
+        self._shard_has_odometry = _evenly("odometry_share", odometry_share, len(self.paths))
+        labelled = _evenly("labelled_share", labelled_share, len(self.paths))
+        self._shard_labelled = labelled & self._shard_has_odometry
         if len(self.paths) and not self._shard_labelled.any():
-            wanted = f"at least one of {len(self.paths)} shards"
-            raise ContractError("labelled_share", labelled_share, wanted)
+            shares = f"{labelled_share} and {odometry_share}, evenly"
+            wanted = f"a drive in both of {len(self.paths)} shards"
+            raise ContractError("labelled_share and odometry_share", shares, wanted)
         self._pictures: OrderedDict[int, pyarrow.Table] = OrderedDict()
         self._labels: OrderedDict[int, dict[str, list[np.ndarray[Any, Any]]]] = OrderedDict()
         self.columns: dict[str, NDArray[Any]] = {}
@@ -187,18 +221,57 @@ class ShardReader(Sequence[Scene]):
         self.labelled: NDArray[np.bool_] = np.repeat(self._shard_labelled, np.diff(self._starts))
         for name, unknown in _HIDDEN.items():
             self.columns[name][~self.labelled] = unknown
+        self.has_odometry: NDArray[np.bool_] = np.repeat(
+            self._shard_has_odometry, np.diff(self._starts)
+        )
+        for name, nothing in _HIDDEN_ODOMETRY.items():
+            self.columns[name][~self.has_odometry] = nothing
+        for shard in np.flatnonzero(~self._shard_has_odometry):
+            self._forget_motion_of_views(int(shard))
 
-    def part(self, max_shards: int = 0, labelled_share: float = 1.0) -> ShardReader:
-        """Return a reader of the first ``max_shards`` (0: all), with no more labels than here.
+    def _forget_motion_of_views(self, shard: int) -> None:
+        """Put past views where their camera stands now; a camera that has no view now is missing.
+
+        How a past view is placed tells how the ego has moved since.
+        """
+        rows = slice(*self._starts[shard : shard + 2])
+        info = read_shard_info(self.paths[shard])
+        views = [] if info is None else info.recipe.get("views", [])
+        masks = self.columns["view_mask"][rows]
+        if len(views) != masks.shape[1]:
+            expected = "slots and times of its views in the footer, to hide odometry"
+            raise ContractError(f"shard {self.paths[shard].stem}: views", views, expected)
+        now = {view["slot"]: n for n, view in enumerate(views) if view["time_offset_s"] == 0.0}
+        poses = self.columns["ego_from_camera"][rows]
+        for number, view in enumerate(views):
+            known = view["slot"] in now
+            masks[:, number] &= known
+            poses[:, number] = poses[:, now[view["slot"]]] if known else np.eye(4)
+
+    def contents(self) -> list[str]:
+        """Return what of every shard whoever reads may hang on: its hash, and what is hidden.
+
+        Labels are no inputs and do not count.
+        """
+        kept = zip(self.paths, self._shard_has_odometry, strict=True)
+        return [shard_info(path).content_sha256 + ("" if has else _PICTURES) for path, has in kept]
+
+    def part(
+        self, max_shards: int = 0, labelled_share: float = 1.0, odometry_share: float = 1.0
+    ) -> ShardReader:
+        """Return a reader of the first ``max_shards`` (0: all), with nothing that is hidden here.
 
         Raises:
-            ContractError: no shard would have any.
+            ContractError: no shard would have labels.
         """
-        share = min(labelled_share, self._labelled_share)
-        if not max_shards and share == self._labelled_share:
+        shares = (
+            min(labelled_share, self._labelled_share),
+            min(odometry_share, self._odometry_share),
+        )
+        if not max_shards and shares == (self._labelled_share, self._odometry_share):
             return self
         paths = self.paths[:max_shards] if max_shards else self.paths
-        return ShardReader(paths, self._cached_shards, share)
+        return ShardReader(paths, self._cached_shards, *shares)
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -151,17 +151,29 @@ def load_distill_recipe(name_or_path: str) -> DistillRecipe:
     """Read a recipe that comes with the package (by name) or any YAML file (by path).
 
     Raises:
-        ContractError: no such recipe, a base that has a base, or a value that is not allowed.
+        ContractError: no such recipe, a base that goes back to itself, or a value that is not
+            allowed.
+    """
+    values, where = _with_base(name_or_path, ())
+    return build(DistillRecipe, values, where)
+
+
+def _with_base(name_or_path: str, above: tuple[str, ...]) -> tuple[Any, str]:
+    """Return a recipe's values in the places of its base's, and where it was read.
+
+    ``base`` becomes the name of the recipe whose contenders it shares: none where it changes more
+    than the student.
     """
     values, where = read_recipe(name_or_path, RECIPES)
-    base = values.get("base") if isinstance(values, dict) else None
-    if base:
-        lower, _ = read_recipe(str(base), RECIPES)
-        if lower.get("base"):
-            raise ContractError(f"{where}.base", base, "a recipe without a base")
-        own = {"heads", "pooling"} & set(values)
-        values = _over(lower, {**values, "base": ""} if own else values)
-    return build(DistillRecipe, values, where)
+    base = str(values.get("base") or "") if isinstance(values, dict) else ""
+    if not base:
+        return values, where
+    if base in above:
+        raise ContractError(f"{where}.base", base, "a recipe that does not go on from this one")
+    lower, _ = _with_base(base, (*above, base))
+    shared = {} if {"heads", "pooling"} & set(values) else lower
+    family = str(shared.get("base") or shared.get("name") or "")
+    return _over(lower, {**values, "base": family}), where
 
 
 def _over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

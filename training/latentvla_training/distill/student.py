@@ -19,7 +19,7 @@ from latentvla_ros.model.planner import StudentPlanner
 from latentvla_training.distill.causal_reasoner import CausalReasoner
 from latentvla_training.distill.losses import code_loss, divergence, feature_loss, kl_loss
 from latentvla_training.distill.settings import PoolingSettings, StudentSettings
-from latentvla_training.planner.dataset import collate
+from latentvla_training.planner.dataset import collate, scenes_to_learn_from
 from latentvla_training.planner.head_training import (
     MEMORY,
     FeatureDataset,
@@ -188,7 +188,14 @@ class StudentOnFeatures(PlannerOnFeatures):
 
 
 class ReasonerTask(HeadTask):
-    """``engine.loop.Task`` of the first phase: the same Scenes in the same order as the second."""
+    """``engine.loop.Task`` of the first phase: the same Scenes in the same order as the second.
+
+    Where drives come without odometry, also those of them: who cannot imitate them can be taught.
+    """
+
+    def scenes(self) -> NDArray[np.int64]:
+        """Return the Scenes to learn from."""
+        return scenes_to_learn_from(self.train.split.reader)
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:

@@ -122,18 +122,22 @@ class DataSettings:
         train_split, val_split: names. max_shards: at most so many of the first; 0: all.
         labelled_share: of those shards whose maps, road users and lights may be read; of the others
             there are pictures and odometry (``scarce_maps`` of experiments.md section 6).
+        odometry_share: of those shards whose odometry may be read, labels included; of the others
+            there are pictures alone (``scarce_odometry``).
     """
 
     train_split: str = "train"
     val_split: str = "val"
     max_shards: int = 0
     labelled_share: float = 1.0
+    odometry_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.max_shards < 0:
             raise ContractError("data.max_shards", self.max_shards, "at least 0")
-        if not 0.0 < self.labelled_share <= 1.0:
-            raise ContractError("data.labelled_share", self.labelled_share, "above 0, at most 1")
+        for name in ("labelled_share", "odometry_share"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ContractError(f"data.{name}", getattr(self, name), "above 0, at most 1")
 
 
 @dataclass(frozen=True)

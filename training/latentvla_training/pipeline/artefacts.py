@@ -144,14 +144,17 @@ def has_states(teacher: Path, splits: Sequence[str], train_shards: int = 0) -> b
     Args:
         teacher: folder of its run. train_shards: at most so many of its training split; 0: all.
     """
-    from latentvla_training.data.shards import load_split
-    from latentvla_training.teacher.cache import CachedTeacher, cache_folder, cache_identity
+    from latentvla_training.teacher.cache import (
+        CachedTeacher,
+        cache_folder,
+        cache_identity,
+        scenes_as_shown,
+    )
     from latentvla_training.teacher.release import load_teacher
 
     run = load_teacher(teacher)
     for split in splits:
-        most = train_shards if split == run.recipe.data.train_split else 0
-        reader = load_split(split).part(most)
+        reader = scenes_as_shown(run, split, train_shards)
         identity = cache_identity(run, reader)
         try:
             CachedTeacher(cache_folder(identity["teacher"], split), reader, identity)

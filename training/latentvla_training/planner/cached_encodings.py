@@ -102,8 +102,7 @@ class CachedEncodings:
     Files are mapped into memory, not read: processes share what is in memory.
 
     Args:
-        folder: of the files. paths: shards, in the order of the reader. identity: of their host and
-            disturbances.
+        folder: of the files. reader: of the Scenes. identity: of their host and disturbances.
 
     Raises:
         FileNotFoundError: a shard has none. ContractError: a file is damaged or of another host,
@@ -111,10 +110,13 @@ class CachedEncodings:
     """
 
     def __init__(
-        self, folder: Path, paths: Sequence[Path], identity: Mapping[str, str], draws: int
+        self, folder: Path, reader: ShardReader, identity: Mapping[str, str], draws: int
     ) -> None:
         self.draws = draws
-        self._files = [_open(folder / f"{p.stem}{SUFFIX}", _of_shard(identity, p)) for p in paths]
+        self._files = [
+            _open(folder / f"{path.stem}{SUFFIX}", _of_shard(identity, contents))
+            for path, contents in zip(reader.paths, reader.contents(), strict=True)
+        ]
         counts = [int(file["ego"].get_shape()[0]) // draws for file in self._files]
         self._starts = np.append(0, np.cumsum(counts)).astype(np.int64)
 
@@ -158,10 +160,11 @@ def ensure_encodings(
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = (root or data_root()) / "cache" / "encodings" / digest / split
     starts = np.append(0, np.cumsum([shard_info(path).scenes for path in reader.paths])).tolist()
+    wanted = [_of_shard(identity, contents) for contents in reader.contents()]
     absent = [
         number
         for number, path in enumerate(reader.paths)
-        if not _is_current(folder / f"{path.stem}{SUFFIX}", _of_shard(identity, path))
+        if not _is_current(folder / f"{path.stem}{SUFFIX}", wanted[number])
     ]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     planner.to(device).eval()
@@ -176,10 +179,10 @@ def ensure_encodings(
                 for draw in range(draws)
             ]
             tensors = _encode(planner, reader, features, rows, augmentation, device)
-            path = reader.paths[number]
-            _write(folder / f"{path.stem}{SUFFIX}", tensors, _of_shard(identity, path))
+            name = f"{reader.paths[number].stem}{SUFFIX}"
+            _write(folder / name, tensors, wanted[number])
             bar.update(len(rows) // draws)
-    return CachedEncodings(folder, reader.paths, identity, draws)
+    return CachedEncodings(folder, reader, identity, draws)
 
 
 @torch.inference_mode()
@@ -215,8 +218,8 @@ def _encode(
     return found
 
 
-def _of_shard(identity: Mapping[str, str], path: Path) -> dict[str, str]:
-    return {**identity, "scenes_sha256": str(shard_info(path).content_sha256)}
+def _of_shard(identity: Mapping[str, str], contents: str) -> dict[str, str]:
+    return {**identity, "scenes_sha256": contents}
 
 
 def _open(path: Path, wanted: Mapping[str, str]) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def open_splits(
     for name, reader in readers.items():
         own = found[name]
         if name == train:
-            reader = reader.part(data.max_shards, data.labelled_share)
+            reader = reader.part(data.max_shards, data.labelled_share, data.odometry_share)
             count = len(reader)
             own = replace(
                 own,

@@ -101,17 +101,24 @@ class SceneDataset(Dataset[Item]):
         return item
 
 
-def scenes_to_imitate(reader: ShardReader, labelled_repeats: int = 1) -> NDArray[np.int64]:
+def scenes_to_learn_from(reader: ShardReader) -> NDArray[np.int64]:
     """Return the Scenes that training uses: not those where the expert scores 0 in either score.
 
     Nothing can learn from a failed example (experiments.md section 2). Tests keep every Scene, and
     so does training where a Scene has no labels to score by.
+    """
+    columns = reader.columns
+    return np.flatnonzero((columns["expert_pdms"] != 0.0) & (columns["expert_epdms"] != 0.0))
+
+
+def scenes_to_imitate(reader: ShardReader, labelled_repeats: int = 1) -> NDArray[np.int64]:
+    """Return the Scenes that training imitates: those to learn from whose future is known.
 
     Args:
         labelled_repeats: how often a Scene with labels is among them, where others have none.
     """
-    columns = reader.columns
-    scenes = np.flatnonzero((columns["expert_pdms"] != 0.0) & (columns["expert_epdms"] != 0.0))
+    scenes = scenes_to_learn_from(reader)
+    scenes = scenes[reader.has_odometry[scenes]]
     if labelled_repeats == 1 or reader.labelled.all():
         return scenes
     return np.repeat(scenes, np.where(reader.labelled[scenes], labelled_repeats, 1))

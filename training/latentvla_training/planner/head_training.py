@@ -306,11 +306,14 @@ class HeadTask:
         chosen = np.unique(np.linspace(0, len(val.reader) - 1, count).astype(int))
         self.val = Subset(FeatureDataset(val), chosen.tolist())
 
+    def scenes(self) -> NDArray[np.int64]:
+        """Return the Scenes to learn from."""
+        return scenes_to_imitate(self.train.split.reader)
+
     def batches(self, start_step: int, process: int, processes: int) -> Iterable[dict[str, Tensor]]:
         """Yield the batches of this process; each takes its share of every step's Scenes."""
         run = self.run
-        scenes = scenes_to_imitate(self.train.split.reader)
-        sampler = RunSampler(scenes, run.batch_size, run.steps, start_step, run.seed)
+        sampler = RunSampler(self.scenes(), run.batch_size, run.steps, start_step, run.seed)
         share = [batch[process::processes] for batch in sampler]
         return DataLoader(
             self.train, batch_sampler=share, num_workers=run.workers, collate_fn=collate

@@ -223,7 +223,9 @@ def train_planner(
     data = recipe.data
     task = PlannerTask(
         recipe,
-        load_split(data.train_split).part(data.max_shards, data.labelled_share),
+        load_split(data.train_split).part(
+            data.max_shards, data.labelled_share, data.odometry_share
+        ),
         load_split(data.val_split),
     )
     if recipe.start_from and load_checkpoint(folder) is None:

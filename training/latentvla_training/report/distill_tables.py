@@ -26,6 +26,8 @@ ORACLE, ORACLE_TITLE = "oracle_codes", "host + the true codes (diagnostic)"
 #: Figures of a comparison as the group and figure of ``evaluate``'s sums.
 _GROUPED = {"pdms_decision": ("pdms", "decision")}
 _PARTS = ("nc", "dac", "ddc", "tlc", "ep", "ttc", "lk", "hc", "ec")
+#: Shares of drives that come with something; below 1 in a regime that lacks it.
+_SCARCE = ("labelled_share", "odometry_share")
 #: Gains that are shown by tag.
 GAINS = {
     (TEACHER, HOST): "teacher online minus host",
@@ -103,12 +105,19 @@ def _comparison(
 
 
 def _full(found: Mapping[str, Any]) -> bool:
-    return bool(found["regime"]["labelled_share"] == 1.0)
+    return all(found["regime"].get(name, 1.0) == 1.0 for name in _SCARCE)
 
 
 def _regime(found: Mapping[str, Any]) -> str:
     if _full(found):
         return ""
+    share = 100 * found["regime"].get("odometry_share", 1.0)
+    if share < 100:
+        return (
+            f" **Scarce odometry**: how the ego moved, maps, road users and lights are known of "
+            f"{share:.0f} % of the drives, which are imitated; of the others there are pictures "
+            "alone, which codebook, teacher and a student's lessons see."
+        )
     share = 100 * found["regime"]["labelled_share"]
     return (
         f" **Scarce labels**: maps, road users and lights are known of {share:.0f} % of the "

@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentvla_ros.contract import NUM_LATENT_ACTIONS, ContractError
-from latentvla_training.data.shard_footer import ShardInfo, shard_info
-from latentvla_training.data.shards import DiskFullError, ShardReader, is_disk_full
+from latentvla_training.data.shard_footer import shard_info
+from latentvla_training.data.shards import DiskFullError, ShardReader, is_disk_full, load_split
 from latentvla_training.data.whole_file import write_whole
 from latentvla_training.planner.dataset import collate
 from latentvla_training.teacher.dataset import TeacherDataset
@@ -79,6 +79,21 @@ def cache_folder(teacher: str, split: str, root: Path | None = None) -> Path:
     return (root or data_root() / "cache" / "teacher") / teacher / split
 
 
+def scenes_as_shown(run: TeacherRun, split: str, train_shards: int = 0) -> ShardReader:
+    """Open a split as a teacher's states of it are made.
+
+    Where it was trained without odometry of some drives, it does not learn of it here either.
+
+    Args:
+        train_shards: at most so many of its training split; 0: all.
+    """
+    reader = load_split(split, cached_shards=4)
+    data = run.recipe.data
+    if split != data.train_split:
+        return reader
+    return reader.part(train_shards, odometry_share=data.odometry_share)
+
+
 def prefix_uniforms(tokens: Sequence[str] | NDArray[Any], settings: CacheSettings) -> Any:
     """Return the random numbers (N, S, 12) in [0, 1) of Scenes, each by its token alone."""
     shape = (settings.prefixes, NUM_LATENT_ACTIONS)
@@ -117,11 +132,12 @@ def ensure_cache(
     identity = cache_identity(run, reader)
     folder = cache_folder(identity["teacher"], split, root)
     infos = [shard_info(path) for path in reader.paths]
+    wanted = _of_shards(identity, reader)
     starts = np.append(0, np.cumsum([info.scenes for info in infos]))
     absent = [
         number
-        for number, (path, info) in enumerate(zip(reader.paths, infos, strict=True))
-        if not _is_current(folder / f"{path.stem}{SUFFIX}", _of_shard(identity, info))
+        for number, path in enumerate(reader.paths)
+        if not _is_current(folder / f"{path.stem}{SUFFIX}", wanted[number])
     ]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run.teacher.to(device).eval()
@@ -132,7 +148,7 @@ def ensure_cache(
             rows = range(int(starts[number]), int(starts[number + 1]))
             tensors = _states(run, dataset, rows, device)
             path = folder / f"{reader.paths[number].stem}{SUFFIX}"
-            _write(path, tensors, _of_shard(identity, infos[number]))
+            _write(path, tensors, wanted[number])
             bar.update(len(rows))
     return CachedTeacher(folder, reader, identity)
 
@@ -179,8 +195,7 @@ class CachedTeacher:
 
     def __init__(self, folder: Path, reader: ShardReader, identity: dict[str, str]) -> None:
         parts: dict[str, list[NDArray[Any]]] = {VISUAL: [], ACTION: [], MARGINALS: [], CODES: []}
-        for path in reader.paths:
-            wanted = _of_shard(identity, shard_info(path))
+        for path, wanted in zip(reader.paths, _of_shards(identity, reader), strict=True):
             tensors = _read(folder / f"{path.stem}{SUFFIX}", wanted)
             for name, values in parts.items():
                 values.append(tensors[name])
@@ -194,8 +209,10 @@ class CachedTeacher:
         return len(self.codes)
 
 
-def _of_shard(identity: dict[str, str], info: ShardInfo) -> dict[str, str]:
-    return {**identity, "shard": info.name, "scenes": info.content_sha256}
+def _of_shards(identity: dict[str, str], reader: ShardReader) -> list[dict[str, str]]:
+    names = [path.stem for path in reader.paths]
+    contents = zip(names, reader.contents(), strict=True)
+    return [{**identity, "shard": name, "scenes": what} for name, what in contents]
 
 
 def _content_hash(tensors: dict[str, NDArray[Any]]) -> str:

@@ -184,8 +184,8 @@ class Cache:
     """Folder of all caches; data/cache/teacher by default."""
 
     def __call__(self) -> int:
-        from latentvla_training.data.shards import load_split, split_shards
-        from latentvla_training.teacher.cache import describe_cache, ensure_cache
+        from latentvla_training.data.shards import split_shards
+        from latentvla_training.teacher.cache import describe_cache, ensure_cache, scenes_as_shown
         from latentvla_training.teacher.release import load_teacher
 
         if self.train_shards < 0:
@@ -194,8 +194,7 @@ class Cache:
             split_shards(split)
         run = load_teacher(teacher_place(self.teacher))
         for split in self.split:
-            most = self.train_shards if split == run.recipe.data.train_split else 0
-            reader = load_split(split, cached_shards=4).part(most)
+            reader = scenes_as_shown(run, split, self.train_shards)
             cached = ensure_cache(run, reader, split, self.out)
             print(f"{split}: {describe_cache(cached)}")
         return 0

@@ -19,7 +19,7 @@ from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.loop import run_training
 from latentvla_training.engine.recipe import DataSettings, build
 from latentvla_training.latent_action.codes import MISSING, LatentCodes, load_codes, scenes_identity
-from latentvla_training.planner.dataset import RunSampler, collate, scenes_to_imitate
+from latentvla_training.planner.dataset import RunSampler, collate, scenes_to_learn_from
 from latentvla_training.teacher.baselines import train_net
 from latentvla_training.teacher.dataset import TeacherDataset, check_codes, scenes_with_codes
 from latentvla_training.teacher.model import Teacher, make_teacher
@@ -56,7 +56,7 @@ def open_coded_split(
     check_codes(reader, codes)
     if data is None:
         return CodedSplit(reader, codes)
-    reader = reader.part(data.max_shards, data.labelled_share)
+    reader = reader.part(data.max_shards, data.labelled_share, data.odometry_share)
     count = len(reader)
     few = replace(
         codes,
@@ -145,7 +145,7 @@ class TeacherTask:
         )
         if not recipe.blank_images:
             train.reader.preload()  # before loader processes start: they share it
-        self.scenes = scenes_with_codes(train.codes, scenes_to_imitate(train.reader))
+        self.scenes = scenes_with_codes(train.codes, scenes_to_learn_from(train.reader))
         known = scenes_with_codes(val.codes, np.arange(len(val.reader)))
         chosen = np.linspace(0, len(known) - 1, min(len(known), run.validate_scenes)).astype(int)
         self.val = Subset(

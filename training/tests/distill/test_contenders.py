@@ -24,13 +24,20 @@ from latentvla_training.distill.settings import DistillRecipe, StudentSettings, 
 from latentvla_training.distill.student import CODES, GREEDY, POOLED_ACTION, PROBABILITIES
 from latentvla_training.distill.teaching import Teaching, check_vocabulary, open_teaching
 from latentvla_training.planner.contenders import HOST, CodedSplit, open_splits
+from latentvla_training.planner.head_training import HeadTask
 from latentvla_training.planner.hosts import Host
 from latentvla_training.planner.release import load_run
-from latentvla_training.teacher.cache import CachedTeacher, cache_folder, cache_identity
+from latentvla_training.teacher.cache import (
+    CachedTeacher,
+    cache_folder,
+    cache_identity,
+    ensure_cache,
+    scenes_as_shown,
+)
 
 from latentvla_ros.contract import ContractError
 
-from .conftest import SHARD_RECIPE, Place, codes_of, make_scene
+from .conftest import SHARD_RECIPE, SPLITS, Place, codes_of, make_scene
 
 Splits = dict[str, CodedSplit]
 
@@ -111,6 +118,36 @@ def test_a_student_of_the_codes_alone_needs_no_teacher(contest: Contest, tmp_pat
     assert found.module.planner.config.reasoner_width == 48
     with pytest.raises(ContractError, match="--teacher"):
         train_contender(TEACHER, alone, progress=False)
+
+
+def test_where_odometry_is_scarce_pictures_teach_and_the_rest_is_imitated(
+    host: Host, recipe: DistillRecipe, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = replace(recipe.heads.data, max_shards=0, odometry_share=0.5)
+    scarce = replace(recipe, heads=replace(recipe.heads, data=data))
+    splits = open_splits(host, scarce.heads, str(place.codes), ("test",), progress=False)
+    with pytest.raises(ContractError, match=r"expected .+ without odometry"):
+        open_teaching(str(place.teacher), splits)  # its states know how these drives went
+    teacher = replace(place.run, recipe=replace(place.run.recipe, data=data))
+    for split in SPLITS:
+        ensure_cache(teacher, scenes_as_shown(teacher, split), split, tmp_path / "c", False)
+    teaching = open_teaching(str(place.teacher), splits, tmp_path / "c")
+    learned: dict[str, set[int]] = {}
+    real: Callable[..., Any] = contenders.run_training
+
+    def note(task: HeadTask, record: Any, folder: Path, progress: bool) -> Any:
+        learned[folder.name.partition("-")[0]] = set(task.scenes().tolist())
+        return real(task, record, folder, progress=progress)
+
+    monkeypatch.setattr(contenders, "run_training", note)
+    contest = Contest(host, scarce, splits, teaching, tmp_path / "runs")
+    for contender in (HOST, STUDENT):
+        module = train_contender(contender, contest, progress=False).module
+        assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+    known = set(range(4, 8))
+    assert learned == {
+        "host": known, "teacher": known, "reasoner": set(range(8)), "student": known
+    }  # fmt: skip
 
 
 def test_runs_of_others_are_refused_by_both_names(contest: Contest) -> None:

@@ -33,15 +33,21 @@ def test_shipped_recipes_differ_from_their_base_in_the_student_alone() -> None:
         assert found.name == path.stem
         if found.name == "nano_no_fusion":
             assert found.family == found.name and not found.heads.proposals_only
-        elif found.name == "nano_scarce_maps":
-            assert found.family == found.name and found.heads.data.labelled_share == 0.1
+        elif found.name in ("nano_scarce_maps", "nano_scarce_odometry"):
+            data = found.heads.data
+            assert found.family == found.name
+            assert min(data.labelled_share, data.odometry_share) == 0.1
             everywhere = replace(found.heads, data=nano.heads.data)
             assert replace(found, name=nano.name, heads=everywhere) == nano
+        elif found.base == "nano_scarce_odometry":
+            lower = load_distill_recipe(found.base)
+            assert found.family == found.base and found.student != lower.student
+            assert replace(found, name=lower.name, base="", student=lower.student) == lower
         elif found.base:
             assert found.family == "nano"
             assert replace(found, name=nano.name, base="", student=nano.student) == nano
             students.add(found.student)
-    assert nano.student not in students and len(students) == len(SHIPPED) - 4
+    assert nano.student not in students and len(students) == len(SHIPPED) - 7
 
 
 def test_nano_has_a_tenth_of_the_papers_student() -> None:
@@ -72,6 +78,18 @@ def test_a_student_that_cannot_reach_the_plan_is_refused() -> None:
         replace(nano, student=apart)
 
 
+def test_a_base_may_have_a_base_but_not_itself(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(f"name: first\nbase: {second}\nstudent: {{kl: 0.5}}\n")
+    second.write_text("name: second\nbase: smoke\nstudent: {cross_entropy: 0.25}\n")
+    found, smoke = load_distill_recipe(str(first)), load_distill_recipe("smoke")
+    assert (found.student.kl, found.student.cross_entropy) == (0.5, 0.25)
+    assert found.family == "smoke" and found.heads == smoke.heads
+    second.write_text(f"name: second\nbase: {first}\n")
+    with pytest.raises(ContractError, match=r"\.base.*does not go on from this one"):
+        load_distill_recipe(str(first))
+
+
 def test_a_recipe_of_its_own_may_go_on_from_one_that_ships(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nbase: smoke\nheads: {run: {passes: 6}}\n")
@@ -79,9 +97,6 @@ def test_a_recipe_of_its_own_may_go_on_from_one_that_ships(tmp_path: Path) -> No
     assert found.heads.run.passes == 6 and found.heads.data == smoke.heads.data
     assert found.family == "mine"  # other heads: it shares no runs
     assert of_seed(found, 3).heads.run.seed == of_seed(found, 3).reasoner.run.seed == 3
-    path.write_text("name: mine\nbase: nano_no_kl\n")
-    with pytest.raises(ContractError, match="a recipe without a base"):
-        load_distill_recipe(str(path))
     path.write_text("name: a-b\n")
     with pytest.raises(ContractError, match="without - : /"):
         load_distill_recipe(str(path))

@@ -141,7 +141,7 @@ def test_those_of_others_are_refused_with_both_named(
     encode()
     folder = files(tmp_path / "root")[0].parent
     with pytest.raises(ContractError, match=r"found.*expected.*another"):
-        CachedEncodings(folder, reader.paths, {"encoder": "another"}, 1)
+        CachedEncodings(folder, reader, {"encoder": "another"}, 1)
     torch.manual_seed(1)
     other = StudentPlanner(host.config).eval()
     other.head.load_state_dict(host.head.state_dict())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from latentvla_training.data.scene import Scene
-from latentvla_training.data.shards import ShardReader
+from latentvla_training.data.shards import ShardReader, write_shard
 from latentvla_training.engine.recipe import DataSettings, Recipe
 from latentvla_training.planner import plan_quality
 from latentvla_training.planner.augmentation import AugmentationSettings, hide_ego_state
@@ -17,6 +19,7 @@ from latentvla_training.planner.dataset import (
     SceneDataset,
     collate,
     scenes_to_imitate,
+    scenes_to_learn_from,
 )
 from latentvla_training.planner.light_probe import fit_linear
 from latentvla_training.planner.training import TrainedPlanner
@@ -24,6 +27,8 @@ from latentvla_training.scoring.scene_batch import SceneArrays, scene_arrays
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.config import PlannerConfig
+
+from .conftest import make_scene
 
 
 def test_sample_depends_on_its_position_only(reader: ShardReader, tiny: PlannerConfig) -> None:
@@ -84,9 +89,13 @@ def test_failed_examples_are_left_out(reader: ShardReader) -> None:
     assert scenes_to_imitate(reader).tolist() == list(range(len(reader)))  # nothing known of them
     scores = np.array([0.9, 0.0, np.nan, 0.4, 0.8])
     lights = np.array([0.8, 0.0, np.nan, 0.4, 0.0])
-    scored = SimpleNamespace(columns={"expert_pdms": scores, "expert_epdms": lights})
-    kept = scenes_to_imitate(scored)  # type: ignore[arg-type]
+    known = np.array([True, True, True, False, True])
+    scored = SimpleNamespace(
+        columns={"expert_pdms": scores, "expert_epdms": lights}, has_odometry=known
+    )
+    kept = scenes_to_learn_from(scored)  # type: ignore[arg-type]
     assert kept.tolist() == [0, 2, 3]
+    assert scenes_to_imitate(scored).tolist() == [0, 2]  # type: ignore[arg-type]
     shown = {scene for batch in RunSampler(kept, 2, 9) for _, scene in batch}
     assert shown == {0, 2, 3}
 
@@ -100,6 +109,7 @@ def test_labels_show_more_often_and_fail_nobody_who_has_none(reader: ShardReader
     assert scenes_to_imitate(reader, labelled_repeats=3).tolist() == list(range(12))
     with pytest.raises(ContractError, match="at least one of 1 shards"):
         half.part(1)  # what is hidden stays hidden
+    assert half.has_odometry.all()
     lights = reader.columns["own_light"][6:]
     assert (lights >= 0).any() and (reader.columns["own_light"][:6] == lights).all()
     assert half.columns["own_light"].tolist() == [-1] * 6 + lights.tolist()
@@ -167,10 +177,82 @@ def test_bad_augmentation_is_refused(change: dict[str, float]) -> None:
         AugmentationSettings(**change)
 
 
+_VIEWS = [
+    {"slot": "front", "time_offset_s": 0.0},
+    {"slot": "left", "time_offset_s": 0.0},
+    {"slot": "rear", "time_offset_s": -0.5},
+    {"slot": "front", "time_offset_s": -0.5},
+]
+
+
+def _with_views(folder: Path, turn: float = 0.0) -> ShardReader:
+    """Return two shards that say their views; the first is driven another way by ``turn``."""
+    for number in range(2):
+        scenes = [make_scene(index, f"train-000{number}") for index in range(3)]
+        if turn and not number:
+            scenes = [_driven_otherwise(scene, turn) for scene in scenes]
+        write_shard(folder / f"train-000{number}-00.parquet", scenes, {"views": _VIEWS})
+    return ShardReader(sorted(folder.glob("*.parquet")))
+
+
+def _driven_otherwise(scene: Scene, turn: float) -> Scene:
+    labels = scene.labels
+    moved = scene.ego_from_camera.copy()
+    moved[2:, 0, 3] -= turn  # where past views stand tells how far it has come
+    return replace(
+        scene,
+        ego_from_camera=moved,
+        ego_pose=scene.ego_pose + turn,
+        ego_history=scene.ego_history + np.float32(turn),
+        ego_dynamics=scene.ego_dynamics + np.float32(turn),
+        command=np.roll(scene.command, 1),
+        labels=replace(
+            labels,
+            future_2hz=labels.future_2hz + np.float32(turn),
+            future_10hz=labels.future_10hz + np.float32(turn),
+            past_states=labels.past_states + turn,
+        ),
+    )
+
+
+def test_odometry_that_is_hidden_decides_nothing(tmp_path: Path, tiny: PlannerConfig) -> None:
+    one = _with_views(tmp_path / "one").part(odometry_share=0.5)
+    two = _with_views(tmp_path / "two", turn=0.7).part(odometry_share=0.5)
+    whole = _with_views(tmp_path / "one")
+    assert one.has_odometry.tolist() == one.labelled.tolist() == [False] * 3 + [True] * 3
+    for name, column in one.columns.items():  # not one small column tells how it was driven
+        np.testing.assert_array_equal(column, two.columns[name], err_msg=name)
+        np.testing.assert_array_equal(column[3:], whole.columns[name][3:], err_msg=name)
+    for name in ("stamp_ns", "intrinsics"):
+        np.testing.assert_array_equal(one.columns[name], whole.columns[name])
+    poses = one.columns["ego_from_camera"][:3]
+    np.testing.assert_array_equal(poses[:, 3], poses[:, 0])  # as if it had stood
+    assert not one.columns["view_mask"][:3, 2].any()  # a camera that looks into the past alone
+    assert one.columns["command"][0].tolist() == [0, 0, 0, 1]
+    assert not one.columns["ego_dynamics_mask"][:3].any()
+    with pytest.raises(ContractError, match="labels of shard train-0000-00"):
+        one[1]
+    assert scenes_to_learn_from(one).tolist() == list(range(6))
+    assert scenes_to_imitate(one).tolist() == [3, 4, 5]
+    assert [text.endswith("without odometry") for text in one.contents()] == [True, False]
+    assert one.part(labelled_share=0.5).part() is not one and one.part() is one
+    module = TrainedPlanner(Recipe("tiny", model=tiny)).eval()
+    batch = collate([SceneDataset(one, tiny, with_targets=True)[row] for row in (0, 4)])
+    losses = module({name: value[:1] for name, value in batch.items()})
+    assert not all(torch.isfinite(loss) for loss in losses.values())  # imitated by mistake: seen
+    assert all(torch.isfinite(module.encode(batch).memory).flatten())
+
+
+def test_who_cannot_tell_past_views_cannot_hide_odometry(reader: ShardReader) -> None:
+    with pytest.raises(ContractError, match=r"train-0000-00: views.*slots and times"):
+        reader.part(odometry_share=0.5)
+
+
+@pytest.mark.parametrize("name", ["labelled_share", "odometry_share"])
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1])
-def test_bad_labelled_share_is_refused(share: float) -> None:
-    with pytest.raises(ContractError, match="labelled_share"):
-        DataSettings(labelled_share=share)
+def test_bad_share_is_refused(name: str, share: float) -> None:
+    with pytest.raises(ContractError, match=name):
+        DataSettings(**{name: share})
 
 
 def test_linear_probe_separates_what_is_separable() -> None:

@@ -9,10 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from latentvla_training.data.shards import ShardReader, write_shard
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.recipe import DataSettings
-from latentvla_training.latent_action.codes import load_codes, save_codes
+from latentvla_training.latent_action.codes import load_codes, save_codes, scenes_identity
 from latentvla_training.teacher.baselines import train_net
+from latentvla_training.teacher.cache import (
+    CachedTeacher,
+    cache_folder,
+    cache_identity,
+    ensure_cache,
+    scenes_as_shown,
+)
 from latentvla_training.teacher.model import make_teacher
 from latentvla_training.teacher.processor import load_processor
 from latentvla_training.teacher.settings import TeacherRecipe, vision_recipe
@@ -30,11 +38,12 @@ from latentvla_training.teacher.vision_pretraining import (
     start_from_vision,
 )
 from latentvla_training.teacher.vlm import build_vlm
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from latentvla_ros.contract import ContractError
 
-from .conftest import Place, codes_of, kill_at_flush, killed
+from .conftest import SHARD_RECIPE, Place, codes_of, kill_at_flush, killed
 
 
 @pytest.fixture
@@ -69,6 +78,42 @@ def test_kill_in_any_stage_ends_in_the_same_weights(
     again = load_teacher_run(place.root / "parts" / "run")
     assert isinstance(whole, TrainedTeacher)
     assert same(again.teacher, whole.teacher) and again.steps == 6
+
+
+def test_odometry_of_drives_that_have_none_decides_nothing(
+    place: Place, recipe: TeacherRecipe
+) -> None:
+    scarce = replace(recipe, data=DataSettings(odometry_share=0.5))
+
+    def trained(name: str) -> tuple[nn.Module, NDArray[np.float16], list[str]]:
+        folder = place.root / name
+        found = train_teacher(scarce, folder / "run", folder / "v", place.codes, progress=False)
+        run = load_teacher_run(folder / "run")
+        reader = scenes_as_shown(run, "train")
+        assert reader.has_odometry.tolist() == [False] * 6 + [True] * 6
+        assert scenes_as_shown(run, "test").has_odometry.all()  # what is judged is all known
+        return found, ensure_cache(run, reader, "train", folder, False).action, reader.contents()
+
+    whole, states, _ = trained("whole")
+    hidden = place.reader("train").paths[0]
+    rows = [
+        replace(scene, ego_dynamics=scene.ego_dynamics + 3, command=np.roll(scene.command, 1))
+        for scene in ShardReader([hidden])
+    ]
+    codes = load_codes(place.codes / "train.safetensors")
+    write_shard(hidden, rows, SHARD_RECIPE)
+    same_codes = replace(codes, scenes_id=scenes_identity(place.reader("train")))
+    save_codes(place.codes / "train.safetensors", same_codes)
+    again, states_again, contents = trained("again")
+    assert same(whole, again)
+    np.testing.assert_array_equal(states, states_again)
+    run = load_teacher_run(place.root / "again" / "run")
+    told = place.reader("train")  # where a comparison would tell what the teacher never was
+    assert told.contents()[0] != contents[0] and told.contents()[1] == contents[1]
+    identity = cache_identity(run, told)
+    folder = cache_folder(identity["teacher"], "train", place.root / "again")
+    with pytest.raises(ContractError, match=r"scenes: found '\w+ without odometry'"):
+        CachedTeacher(folder, told, identity)
 
 
 def test_the_tower_starts_as_the_vision_stage_left_it(place: Place, recipe: TeacherRecipe) -> None:
