@@ -94,7 +94,8 @@ class DistillEvaluate:
     recipe: str = "nano"
     """Name of a shipped recipe, or a YAML file."""
     variants: tuple[str, ...] = ()
-    """Recipes that go on from it: their students are scored beside."""
+    """Recipes that go on from it: their students are scored beside. RECIPE@CODES: one that has
+    learned other codes without a teacher; CODES is a folder, or a codebook's id."""
     teacher: str = "nano"
     """A released teacher, a run below runs/teacher/, or a folder."""
     bundle: str = "nano"
@@ -114,11 +115,11 @@ class DistillEvaluate:
 
     def __call__(self) -> int:
         from latentvla_training.data.shards import split_shards
-        from latentvla_training.distill.evaluation import evaluate
+        from latentvla_training.distill.evaluation import Variant, evaluate
         from latentvla_training.distill.settings import load_distill_recipe
 
         recipe = load_distill_recipe(self.recipe)
-        variants = [load_distill_recipe(name) for name in self.variants]
+        variants = [Variant.parse(text) for text in self.variants]
         for split in self.splits:
             split_shards(split)
         result = evaluate(

@@ -2,8 +2,8 @@
 
     runs/distill/<family>/seed<N>/host, free_queries           as every comparison has them
                                   teacher-<teacher>            its states, pooled, in the plan
-                                  reasoner-<recipe>[-<teacher>] first phase of a student
-                                  student-<recipe>[-<teacher>]  second phase
+                                  reasoner-<recipe>-<teacher>  first phase of a student; without a
+                                  student-<recipe>-<teacher>   teacher of a codebook, or of nothing
 
 A folder refuses the run of other settings, another host, codebook, teacher or other Scenes.
 """
@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from latentvla_ros.contract import ContractError
+from torch import nn
+
+from latentvla_ros.contract import CODEBOOK_SIZE, ContractError
 from latentvla_ros.model.config import PlannerConfig
 from latentvla_ros.model.planner import StudentPlanner
 from latentvla_training.distill.pooling import TeacherStates
@@ -36,7 +38,7 @@ from latentvla_training.distill.teaching import Teaching, check_vocabulary
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.loop import check_folder, run_training
 from latentvla_training.engine.recipe import LoopSettings, OptimizerSettings
-from latentvla_training.latent_action.codes import scenes_identity
+from latentvla_training.latent_action.codes import Vocabulary, scenes_identity
 from latentvla_training.planner.augmentation import AugmentationSettings
 from latentvla_training.planner.contenders import (
     FREE,
@@ -109,7 +111,8 @@ class StudentRun(ContenderRun):
 
     Attributes:
         recipe: name. teacher: identity, or "". reasoner: identity of what the first phase made, or
-            "" without one. student, pooling: settings. model: of its planner.
+            "" without one. student, pooling: settings. model: of its planner. vocabulary: that it
+            speaks.
     """
 
     recipe: str
@@ -118,6 +121,7 @@ class StudentRun(ContenderRun):
     student: StudentSettings
     pooling: PoolingSettings
     model: PlannerConfig
+    vocabulary: Vocabulary
 
 
 @dataclass(frozen=True)
@@ -277,8 +281,11 @@ def student_folders(contest: Contest) -> tuple[Path, Path]:
     """Return the folders of a student's two phases."""
     recipe = contest.recipe
     name = recipe.name
+    learned_of = contest.train.codes.codebook_id
     if recipe.student.hears_teacher:
-        name += f"-{contest.taught().teacher}"
+        learned_of = contest.taught().teacher
+    if recipe.student.taught:
+        name += f"-{learned_of}"
     return contest.folder / f"reasoner-{name}", contest.folder / f"student-{name}"
 
 
@@ -327,6 +334,7 @@ def _student(contender: str, contest: Contest, progress: bool) -> Contender:
         student=settings,
         pooling=recipe.pooling,
         model=planner.config,
+        vocabulary=contest.train.codes.vocabulary,
     )
     module = _module(StudentOnFeatures, planner, source, contest, heads)
     module = _run(module, record, second, contest, features, progress)
@@ -355,9 +363,12 @@ def _student_planner(contest: Contest) -> StudentPlanner:
     """Return the host's planner, with a reasoner of the student's shape where it has its own."""
     planner = fresh_planner(contest.host, contest.seed)
     config = contest.recipe.student.planner_config(planner.config)
-    if config == planner.config:
+    entries = contest.train.codes.vocabulary.entries
+    if config == planner.config and entries == CODEBOOK_SIZE:
         return planner
     own = StudentPlanner(config)
+    if entries != CODEBOOK_SIZE:  # an ablation, which no car speaks
+        own.reasoner.classifier = nn.Linear(own.reasoner.classifier.in_features, entries)
     kept = {
         name: value
         for name, value in planner.state_dict().items()

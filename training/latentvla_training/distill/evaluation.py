@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from latentvla_training.distill.contenders import (
 )
 from latentvla_training.distill.costs import pinned_costs, plan_costs
 from latentvla_training.distill.examples import LONGTAIL, RULE, shown_scenes
-from latentvla_training.distill.settings import DistillRecipe, of_seed
+from latentvla_training.distill.settings import DistillRecipe, load_distill_recipe, of_seed
 from latentvla_training.distill.student import student_answers
 from latentvla_training.distill.teaching import Teaching, open_teaching
 from latentvla_training.distill.token_scores import token_figures
+from latentvla_training.latent_action.encoding import codes_folder
 from latentvla_training.planner.contender_scores import (
     FIGURES,
     GIVEN,
@@ -68,21 +69,53 @@ from latentvla_training.teacher.release import load_teacher
 GOAL_FIGURE, GOAL_RETENTION = "pdms", 0.6
 
 
-def variant_row(name: str) -> str:
-    """Return the row of a student of another recipe of the family."""
-    return f"{STUDENT}:{name}"
+@dataclass(frozen=True)
+class Variant:
+    """A student that is scored beside.
+
+    Attributes:
+        recipe: of the same family.
+        codes: folder of another codebook's codes, which it has learned without a teacher; "" for
+            those of all.
+    """
+
+    recipe: DistillRecipe
+    codes: str = ""
+
+    def __post_init__(self) -> None:
+        student = self.recipe.student
+        if self.codes and (student.hears_teacher or not student.taught):
+            wanted = "a recipe whose student learns of codes alone"
+            raise ContractError(f"--variants {self.recipe.name}@{self.codes}", "another", wanted)
+
+    @classmethod
+    def parse(cls, text: str) -> Variant:
+        """Return the variant ``RECIPE``, or ``RECIPE@CODES`` (a folder, or a codebook's id).
+
+        Raises:
+            ContractError: no such recipe, or its student does not learn of codes alone.
+        """
+        name, _, codes = text.partition("@")
+        if codes and not Path(codes).is_dir():
+            codes = str(codes_folder(codes))
+        return cls(load_distill_recipe(name), codes)
+
+    def row(self, splits: Mapping[str, CodedSplit]) -> str:
+        """Return the row of its student in a result."""
+        codebook = next(iter(splits.values())).codes.codebook_id
+        return f"{STUDENT}:{self.recipe.name}{f'@{codebook}' if self.codes else ''}"
 
 
-def check_family(recipe: DistillRecipe, variants: Sequence[DistillRecipe]) -> None:
+def check_family(recipe: DistillRecipe, variants: Sequence[Variant]) -> None:
     """Check that recipes differ in their students alone.
 
     Raises:
         ContractError: one is of another family, trains otherwise, or is there twice.
     """
-    names = [recipe.name, *(variant.name for variant in variants)]
+    names = [recipe.name, *(variant.recipe.name + variant.codes for variant in variants)]
     if len(set(names)) != len(names):
         raise ContractError("--variants", names, "recipes that are all different")
-    for variant in variants:
+    for variant in (entry.recipe for entry in variants):
         if variant.family != recipe.family:
             raise ContractError(f"base of {variant.name}", variant.base, recipe.family)
         if (variant.heads, variant.pooling) != (recipe.heads, recipe.pooling):
@@ -141,7 +174,7 @@ def evaluate(
     codes: str,
     teacher: str,
     folder: Path,
-    variants: Sequence[DistillRecipe] = (),
+    variants: Sequence[Variant] = (),
     seeds: Sequence[int] = (0,),
     split_names: Sequence[str] = ("test", "longtail", "ood"),
     json_path: Path | None = None,
@@ -151,8 +184,8 @@ def evaluate(
     """Score all contenders of finished runs; return (and write) the result.
 
     Args: as ``train_all``, and
-        variants: recipes of the same family whose students are scored beside. split_names: to be
-            scored. json_path: where to write the result; None for nowhere.
+        variants: students that are scored beside. split_names: to be scored.
+        json_path: where to write the result; None for nowhere.
 
     Raises:
         ContractError: host, codes, teacher, Scenes and runs do not belong together.
@@ -173,14 +206,22 @@ def evaluate(
     opened: dict[str, list[float]] = {}
     modules: dict[str, PlannerOnFeatures] = {}
     entries = [(contender, contender, recipe) for contender in CONTENDERS]
-    entries += [(variant_row(variant.name), STUDENT, variant) for variant in variants]
+    others: dict[str, dict[str, CodedSplit]] = {}  # by row: with codes of its own
+    for variant in variants:
+        own_splits = splits
+        if variant.codes:
+            own_splits = open_splits(host, recipe.heads, variant.codes, split_names, progress)
+        row = variant.row(own_splits)
+        entries.append((row, STUDENT, variant.recipe))
+        if variant.codes:
+            others[row] = own_splits
     for seed in seeds:
         for row, contender, own in entries:
             contest = Contest(
                 host,
                 of_seed(own, seed),
-                splits,
-                teaching,
+                others.get(row, splits),
+                None if row in others else teaching,
                 seed_folder(folder, seed),
                 may_train=False,
             )
@@ -200,7 +241,8 @@ def evaluate(
     for name in split_names:
         split = splits[name]
         scored = scored_split(split, plans[name], rows, seeds, progress)
-        figures[name] = split_figures(split, teaching, scored, said[name], rows, seeds)
+        apart = {row: found[name] for row, found in others.items()}
+        figures[name] = split_figures(split, teaching, scored, said[name], rows, seeds, apart)
         if name == LONGTAIL:
             examples = shown_scenes(name, split.reader, scored.values, plans[name], seeds[0])
     asked = load_teacher(teacher_place(teacher), teaching.codebook)
@@ -220,7 +262,7 @@ def evaluate(
             "host": host.identity,
             "bundle_sha256": host.bundle_sha256,
             "recipe": recipe.name,
-            "recipes": {own.name: settings_hash(own) for own in (recipe, *variants)},
+            "recipes": {own.name: settings_hash(own) for _, _, own in entries},
             "passes": passes,
             "seed": list(seeds),
             **code_identity(),
@@ -258,11 +300,12 @@ def split_figures(
     said: Mapping[str, Tensor],
     rows: Sequence[str],
     seeds: Sequence[int],
+    others: Mapping[str, CodedSplit] | None = None,
 ) -> dict[str, Any]:
     """Return scores, differences, retention and token figures of a split; ``sums`` also by tag.
 
     Args:
-        said: logits (N, 12, 16) of students by ``<row>/<seed>``.
+        said: logits (N, 12, 16) of students by ``<row>/<seed>``. others: see ``token_figures``.
     """
     students = [row for row in rows if row.partition(":")[0] == STUDENT]
     pairs = [(row, base) for base in (HOST, FREE) for row in (TEACHER, *students)]
@@ -274,7 +317,7 @@ def split_figures(
     return {
         **{name: value for name, value in document.items() if name != "sums"},
         "retention": {row: retention(sums, row) for row in students},
-        "tokens": token_figures(split, taught, said, students, seeds),
+        "tokens": token_figures(split, taught, said, students, seeds, others),
         "sums": document["sums"],
     }
 

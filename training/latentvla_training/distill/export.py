@@ -43,7 +43,7 @@ def load_student(folder: Path) -> tuple[StudentRun, StudentPlanner, int]:
     Raises:
         FileNotFoundError: the folder holds no run with a checkpoint.
         ContractError: it is the run of another contender, not finished, or of a student that
-            cannot be exported.
+            cannot be exported: causal, or of another vocabulary than cars speak.
     """
     path = folder / "recipe.yaml"
     state = load_checkpoint(folder)
@@ -56,6 +56,7 @@ def load_student(folder: Path) -> tuple[StudentRun, StudentPlanner, int]:
     record = build(StudentRun, values, str(path))
     if state["step"] < record.run.steps:
         raise ContractError(f"steps of {folder}", state["step"], f"{record.run.steps}: finish it")
+    record.vocabulary.check_spoken(f"student {folder.name}")
     planner = StudentPlanner(record.model)
     source = make_source(planner, record.student, record.pooling)
     module = StudentOnFeatures(planner, source, LossSettings(auxiliary=0.0))

@@ -57,21 +57,25 @@ def token_figures(
     said: Mapping[str, Tensor],
     students: Sequence[str],
     seeds: Sequence[int],
+    others: Mapping[str, CodedSplit] | None = None,
 ) -> dict[str, dict[str, list[float]]]:
     """Return figures with 95 % intervals by network, pooled over seeds, by student and teacher.
 
     Args:
         taught: with the teacher's marginals; None where there is no teacher.
         said: logits (N, 12, 16) by ``<student>/<seed>``.
+        others: by student, the split with codes of another codebook that it has learned.
     """
+    others = others or {}
     codes = split.codes.sequence
     parts = []
     for seed in seeds:
         rows: dict[str, dict[str, F64]] = {}
         for student in students:
             logits = said[f"{student}/{seed}"]
-            rows[student] = by_codes(logits, codes)
-            if taught is not None:
+            own = others.get(student)
+            rows[student] = by_codes(logits, codes if own is None else own.codes.sequence)
+            if taught is not None and own is None:
                 rows[student] |= by_teacher(logits, taught.cached.marginals)
         if taught is not None:
             marginals = torch.from_numpy(taught.cached.marginals).clamp(min=1e-8)

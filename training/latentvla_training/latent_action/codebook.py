@@ -25,8 +25,10 @@ from latentvla_training.engine.recipe import build
 from latentvla_training.latent_action.dynamics import (
     EGO,
     ENVIRONMENT,
+    ONE_STAGE,
     TRAINING_ONLY,
     LatentDynamics,
+    weights_hash,
 )
 from latentvla_training.latent_action.frame_encoder import FrameEncoder, freeze
 from latentvla_training.latent_action.picture_reader import PICTURES, PictureReader
@@ -47,7 +49,7 @@ class Codebook:
     """A codebook that encodes frame pairs.
 
     Attributes:
-        codebook_id: ``<recipe>-<16 hex of the weights' sha256>``; of a run ``<recipe>-<seed>``.
+        codebook_id: ``<recipe>-<16 hex of the weights' sha256>``; of a run by those of stage 2.
         recipe: with its seed. encoder: of frames. environment, ego: the frozen stages.
         manifest: what was written beside the weights; empty for a run.
         pictures: reads environment codes where there is no odometry; None where all have some.
@@ -65,6 +67,20 @@ class Codebook:
     def environment_reader(self) -> LatentDynamics | PictureReader:
         """What the environment codes are read by that stage 2 is told."""
         return self.pictures or self.environment
+
+
+@dataclass(frozen=True)
+class OneStage:
+    """A control that encodes frame pairs in one stage: its codes stand for ego and environment.
+
+    Attributes:
+        codebook_id, recipe, encoder: as of a ``Codebook``. stage: frozen.
+    """
+
+    codebook_id: str
+    recipe: CodebookRecipe
+    encoder: FrameEncoder
+    stage: LatentDynamics
 
 
 def released_folder() -> Path:
@@ -99,8 +115,27 @@ def load_run(folder: Path) -> Codebook:
     pictures = None
     if recipe.pictures_alone:
         pictures = _finished(folder, PICTURES, recipe, encoder, empty_reader(recipe, encoder))
-    name = f"{recipe.name}-{recipe.seed}"
+    name = _run_id(recipe.name, stages[1])
     return Codebook(name, recipe, encoder, stages[0], stages[1], {}, pictures)
+
+
+def load_one_stage(folder: Path) -> OneStage:
+    """Return the control of a run whose codes come from one stage.
+
+    Raises:
+        FileNotFoundError: the folder holds no run, or it was trained without controls.
+        ContractError: a file is damaged.
+    """
+    recipe = run_recipe(folder)
+    encoder = FrameEncoder(recipe.frames)
+    load_frame_encoder(folder, encoder)
+    encoder.eval().requires_grad_(False)
+    stage = load_stage(folder, ONE_STAGE, recipe, encoder)
+    return OneStage(_run_id(f"{recipe.name}_{ONE_STAGE}", stage), recipe, encoder, stage)
+
+
+def _run_id(name: str, ego: nn.Module) -> str:
+    return f"{name}-{weights_hash(ego, TRAINING_ONLY)}"
 
 
 def run_recipe(folder: Path) -> CodebookRecipe:
@@ -177,7 +212,7 @@ def release(codebook: Codebook, folder: Path, about: Mapping[str, Any]) -> Path:
     """
     from safetensors.torch import save
 
-    codebook.recipe.model.check_vocabulary()
+    codebook.recipe.model.vocabulary().check_spoken(codebook.codebook_id)
     parts: dict[str, nn.Module] = {
         _FRAMES: codebook.encoder,
         ENVIRONMENT: codebook.environment,

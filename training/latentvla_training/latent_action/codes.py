@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,27 @@ _FORMAT = "latentvla-codes-1"
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """Which codes there are; by default those that teachers and cars speak.
+
+    Attributes:
+        entries: of the codebook. times_s: after t0, of the frames that transitions lie between.
+    """
+
+    entries: int = CODEBOOK_SIZE
+    times_s: tuple[float, ...] = (TRANSITIONS_S[0][0], *(end for _, end in TRANSITIONS_S))
+
+    def check_spoken(self, what: str) -> None:
+        """Check that it is the one that teachers and cars speak.
+
+        Raises:
+            ContractError: it is another, for ablation only; names ``what`` and both.
+        """
+        if self != Vocabulary():
+            raise ContractError(f"vocabulary of {what}", self, str(Vocabulary()))
+
+
+@dataclass(frozen=True)
 class LatentCodes:
     """Codes of the Scenes of one split, in the order of the split's ``ShardReader``.
 
@@ -39,10 +60,11 @@ class LatentCodes:
         codebook_id: ``<recipe>-<first 16 hex of the sha256 of the released weights>``.
         scenes_id: ``scenes_identity`` of the split's shards.
         tokens: (N,) Scene tokens.
-        environment, ego: (N, 3, 4) int8 codes of the transitions (0, 1), (1, 2), (2, 4) s;
-            ``MISSING`` where one of the two frames is missing.
+        environment, ego: (N, 3, 4) int8 codes of the transitions, (0, 1), (1, 2), (2, 4) s unless
+            the vocabulary is another; ``MISSING`` where one of the two frames is missing.
         vectors: (12, 16, W) float32 what an ego code stands for at each place of ``sequence``, of
             about unit spread: of a codebook its entries, the same everywhere. None: unknown.
+        vocabulary: of the codebook.
 
     Raises:
         ContractError: shapes or values that are no codes.
@@ -55,18 +77,20 @@ class LatentCodes:
     environment: NDArray[np.int8]
     ego: NDArray[np.int8]
     vectors: NDArray[np.float32] | None = None
+    vocabulary: Vocabulary = Vocabulary()
 
     def __post_init__(self) -> None:
         shape = (len(self.tokens), len(TRANSITIONS_S), CODES_PER_TRANSITION)
+        entries = self.vocabulary.entries
         for name in ("environment", "ego"):
             codes = getattr(self, name)
             if codes.shape != shape or codes.dtype != np.int8:
                 found = f"{codes.dtype} {codes.shape}"
                 raise ContractError(f"codes.{name}", found, f"int8 {shape}")
-            if codes.size and not (codes.min() >= MISSING and codes.max() < CODEBOOK_SIZE):
+            if codes.size and not (codes.min() >= MISSING and codes.max() < entries):
                 found = f"{codes.min()} to {codes.max()}"
-                raise ContractError(f"codes.{name}", found, f"-1 to {CODEBOOK_SIZE - 1}")
-        places = (len(TRANSITIONS_S) * CODES_PER_TRANSITION, CODEBOOK_SIZE)
+                raise ContractError(f"codes.{name}", found, f"-1 to {entries - 1}")
+        places = (len(TRANSITIONS_S) * CODES_PER_TRANSITION, entries)
         if self.vectors is not None and self.vectors.shape[:2] != places:
             raise ContractError("codes.vectors", self.vectors.shape, f"{places} and a width")
         if not ((self.ego >= 0) == self.mask[..., None]).all() or not np.array_equal(
@@ -121,6 +145,7 @@ def save_codes(path: Path, codes: LatentCodes) -> None:
         "codebook_id": codes.codebook_id,
         "scenes_id": codes.scenes_id,
         "tokens": json.dumps([str(token) for token in codes.tokens]),
+        "vocabulary": json.dumps(asdict(codes.vocabulary)),
     }
     tensors = {"environment": codes.environment, "ego": codes.ego}
     if codes.vectors is not None:
@@ -147,8 +172,8 @@ def load_codes(
             about = dict(file.metadata() or {})
             environment, ego = file.get_tensor("environment"), file.get_tensor("ego")
             vectors = file.get_tensor("vectors") if "vectors" in file.keys() else None  # noqa: SIM118
-            tokens = _tokens(about)
-    except (SafetensorError, KeyError, ValueError) as error:
+            tokens, vocabulary = _tokens(about), _vocabulary(about)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ContractError(f"codes {path}", str(error), "a whole codes file") from error
     if about.get("format") != _FORMAT:
         raise ContractError(f"codes {path} format", about.get("format"), _FORMAT)
@@ -163,7 +188,15 @@ def load_codes(
         environment,
         ego,
         vectors,
+        vocabulary,
     )
+
+
+def _vocabulary(about: dict[str, str]) -> Vocabulary:
+    values = json.loads(about.get("vocabulary", "{}"))
+    if "times_s" in values:
+        values["times_s"] = tuple(values["times_s"])
+    return Vocabulary(**values)
 
 
 def _tokens(about: dict[str, str]) -> NDArray[np.str_]:

@@ -120,15 +120,32 @@ class Encode:
     """Name of a released codebook, or a folder."""
     split: tuple[str, ...] = ("train", "val", "test", "longtail", "ood")
     """Which splits; those that are not there are an error."""
+    run: str = ""
+    """Instead of a codebook a run, by name below runs/codebook/ or folder: an ablation, of another
+    vocabulary perhaps, for oracle-codes and students that no teacher teaches."""
+    one_stage: bool = False
+    """Of the run the control whose codes come from one stage."""
 
     def __call__(self) -> int:
         from latentvla_training.data.shards import split_shards
         from latentvla_training.engine.launch import launch, needs_launch
-        from latentvla_training.latent_action.codebook import load_codebook
+        from latentvla_training.latent_action.codebook import (
+            Codebook,
+            load_codebook,
+            load_one_stage,
+            load_run,
+        )
         from latentvla_training.latent_action.encoding import encode_split
         from latentvla_training.latent_action.release import names_beside_codes
 
-        codebook = load_codebook(self.codebook)
+        if self.one_stage and not self.run:
+            raise ContractError("--one-stage", True, "--run, a run that was trained with controls")
+        if not self.run:
+            codebook = load_codebook(self.codebook)
+        else:
+            load = load_one_stage if self.one_stage else load_run
+            codebook = load(run_folder(self.run))
+        codebook.recipe.model.vocabulary()
         for split in self.split:
             split_shards(split)
         if needs_launch(1):
@@ -136,6 +153,8 @@ class Encode:
         for split in self.split:
             path, made = encode_split(codebook, split)
             print(f"{path}: {'made' if made else 'was there'}")
+        if not isinstance(codebook, Codebook) or self.run:
+            return 0  # of what is never released nobody publishes names
         names = names_beside_codes(codebook, self.split)
         print(f"{names}: made" if names else "no names: see latentvla-train codebook name")
         return 0

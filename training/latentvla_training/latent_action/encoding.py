@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from latentvla_ros.contract import ContractError
 from latentvla_training.data.shards import ShardReader, load_split
 from latentvla_training.data.whole_file import write_whole
-from latentvla_training.latent_action.codebook import Codebook
+from latentvla_training.latent_action.codebook import Codebook, OneStage
 from latentvla_training.latent_action.codes import (
     MISSING,
     LatentCodes,
@@ -131,7 +131,7 @@ def pair_latents(
 
 
 def encode_scenes(
-    codebook: Codebook,
+    codebook: Codebook | OneStage,
     reader: ShardReader,
     split: str,
     root: Path | None = None,
@@ -146,13 +146,18 @@ def encode_scenes(
         ContractError: the codebook's codes are not of the shape of ``LatentCodes``, or pictures are
             not of its size.
     """
-    codebook.recipe.model.check_vocabulary()
+    model = codebook.recipe.model
+    vocabulary = model.vocabulary()
     scenes = SceneSet([reader])
-    nobody = np.zeros(len(scenes), np.bool_) if codebook.pictures else None
-    data = pair_data(codebook.recipe.model, codebook.encoder, scenes, root, progress, nobody)
+    hides = isinstance(codebook, Codebook) and codebook.pictures is not None
+    nobody = np.zeros(len(scenes), np.bool_) if hides else None
+    data = pair_data(model, codebook.encoder, scenes, root, progress, nobody)
     scenes_id = scenes_identity(reader)
-    environment = cached_codes(codebook.environment_reader, data, scenes_id, progress=progress)
-    ego = pair_codes(codebook.ego, replace(data, environment=environment), progress)
+    if isinstance(codebook, OneStage):
+        environment = ego = pair_codes(codebook.stage, data, progress)
+    else:
+        environment = cached_codes(codebook.environment_reader, data, scenes_id, progress=progress)
+        ego = pair_codes(codebook.ego, replace(data, environment=environment), progress)
     return LatentCodes(
         split,
         codebook.codebook_id,
@@ -161,12 +166,14 @@ def encode_scenes(
         of_scenes(data.pairs, environment),
         of_scenes(data.pairs, ego),
         code_vectors(codebook),
+        vocabulary,
     )
 
 
-def code_vectors(codebook: Codebook) -> NDArray[np.float32]:
+def code_vectors(codebook: Codebook | OneStage) -> NDArray[np.float32]:
     """Return the entries of the ego codebook (12, 16, code width), the same at every place."""
-    entries = codebook.ego.bottleneck.entries.cpu().numpy().astype(np.float32)
+    stage = codebook.stage if isinstance(codebook, OneStage) else codebook.ego
+    entries = stage.bottleneck.entries.cpu().numpy().astype(np.float32)
     places = len(codebook.recipe.model.transitions) * codebook.recipe.model.codes
     return np.ascontiguousarray(np.broadcast_to(entries, (places, *entries.shape)))
 
@@ -182,7 +189,9 @@ def codes_folder(codebook_id: str, root: Path | None = None) -> Path:
     return (root or data_root() / "codes") / codebook_id
 
 
-def encode_split(codebook: Codebook, split: str, root: Path | None = None) -> tuple[Path, bool]:
+def encode_split(
+    codebook: Codebook | OneStage, split: str, root: Path | None = None
+) -> tuple[Path, bool]:
     """Encode a split into a file, unless it is there; returns the file and whether it was made.
 
     Raises:

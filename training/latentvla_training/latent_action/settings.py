@@ -10,7 +10,11 @@ from dataclasses import dataclass, field, replace
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.engine.recipe import LoopSettings, OptimizerSettings, load_record
-from latentvla_training.latent_action.codes import TRANSITIONS_S
+from latentvla_training.latent_action.codes import (
+    CODES_PER_TRANSITION,
+    TRANSITIONS_S,
+    Vocabulary,
+)
 
 #: Where recipes of codebooks lie below ``recipes``.
 RECIPES = "codebook"
@@ -123,20 +127,17 @@ class DynamicsSettings:
         """The different lengths of transitions, rising; each has an embedding."""
         return tuple(sorted({later - earlier for earlier, later in self.transitions}))
 
-    def check_vocabulary(self) -> None:
-        """Check that codes are those that ``LatentCodes`` and all later work are made for.
+    def vocabulary(self) -> Vocabulary:
+        """Return which codes there are.
 
         Raises:
-            ContractError: another size or other transitions (a recipe for ablation only).
+            ContractError: more or fewer a Scene than ``LatentCodes`` and later work are made for.
         """
-        from latentvla_training.latent_action.codes import CODEBOOK_SIZE, CODES_PER_TRANSITION
-
-        found = (self.codebook_size, self.codes, self.transitions)
-        wanted = (CODEBOOK_SIZE, CODES_PER_TRANSITION, TRANSITIONS_S)
+        found = (len(self.transitions), self.codes)
+        wanted = (len(TRANSITIONS_S), CODES_PER_TRANSITION)
         if found != wanted:
-            raise ContractError(
-                "codebook (entries, codes a transition, transitions)", found, str(wanted)
-            )
+            raise ContractError("codebook (transitions, codes of each)", found, str(wanted))
+        return Vocabulary(self.codebook_size, self.times_s)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from latentvla_ros.contract import NUM_LATENT_ACTIONS, ContractError
+from latentvla_ros.contract import ContractError
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.latent_action.codes import MISSING, LatentCodes, scenes_identity
 from latentvla_training.planner.augmentation import AugmentationSettings, augment
@@ -86,7 +86,7 @@ def check_codes(reader: ShardReader, codes: LatentCodes) -> None:
     """Check that codes are of the Scenes of a reader.
 
     Raises:
-        ContractError: they are of others; names both.
+        ContractError: they are of others, or of another vocabulary; names both.
     """
     found = scenes_identity(reader)
     if codes.scenes_id != found:
@@ -95,8 +95,7 @@ def check_codes(reader: ShardReader, codes: LatentCodes) -> None:
         raise ContractError(
             f"codes of {codes.split}: tokens", f"{len(codes.tokens)} Scenes", f"{len(reader)}"
         )
-    if codes.sequence.shape[1] != NUM_LATENT_ACTIONS:
-        raise ContractError("codes.sequence", codes.sequence.shape, f"(N, {NUM_LATENT_ACTIONS})")
+    codes.vocabulary.check_spoken(codes.codebook_id)
 
 
 def scenes_with_codes(codes: LatentCodes, scenes: NDArray[np.int64]) -> NDArray[np.int64]:

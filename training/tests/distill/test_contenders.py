@@ -19,10 +19,19 @@ from latentvla_training.distill.contenders import (
     student_folders,
     train_contender,
 )
+from latentvla_training.distill.export import load_student
 from latentvla_training.distill.pooling import TEACHER_ACTION, TEACHER_VISUAL
 from latentvla_training.distill.settings import DistillRecipe, StudentSettings, of_seed
-from latentvla_training.distill.student import CODES, GREEDY, POOLED_ACTION, PROBABILITIES
+from latentvla_training.distill.student import (
+    CODES,
+    GREEDY,
+    POOLED_ACTION,
+    PROBABILITIES,
+    student_answers,
+)
 from latentvla_training.distill.teaching import Teaching, check_vocabulary, open_teaching
+from latentvla_training.distill.token_scores import by_codes
+from latentvla_training.latent_action.codes import Vocabulary
 from latentvla_training.planner.contenders import HOST, CodedSplit, open_splits
 from latentvla_training.planner.head_training import HeadTask
 from latentvla_training.planner.hosts import Host
@@ -37,7 +46,7 @@ from latentvla_training.teacher.cache import (
 
 from latentvla_ros.contract import ContractError
 
-from .conftest import SHARD_RECIPE, SPLITS, Place, codes_of, make_scene
+from .conftest import CODEBOOK, SHARD_RECIPE, SPLITS, Place, codes_of, make_scene
 
 Splits = dict[str, CodedSplit]
 
@@ -114,10 +123,36 @@ def test_a_student_of_the_codes_alone_needs_no_teacher(contest: Contest, tmp_pat
     recipe = replace(contest.recipe, name="alone", student=student)
     alone = replace(contest, teaching=None, recipe=recipe)
     found = train_contender(STUDENT, alone, progress=False)
-    assert found.folder.name == "student-alone"
+    assert found.folder.name == f"student-alone-{CODEBOOK}"
     assert found.module.planner.config.reasoner_width == 48
     with pytest.raises(ContractError, match="--teacher"):
         train_contender(TEACHER, alone, progress=False)
+
+
+def test_a_student_speaks_the_vocabulary_that_it_learns(contest: Contest, place: Place) -> None:
+    """An ablation: codes of 8 entries, in transitions of other times, without a teacher."""
+    eight = Vocabulary(8, (0.0, 1.0, 2.0, 3.0))
+    splits = {}
+    for name, split in contest.splits.items():
+        few = replace(split.codes, ego=split.codes.ego % 8, environment=split.codes.ego % 8)
+        few = replace(few, codebook_id="eight-0", vocabulary=eight)
+        splits[name] = replace(split, codes=few)
+    student = StudentSettings(kl=0.0, features=0.0)
+    alone = replace(
+        contest,
+        splits=splits,
+        teaching=None,
+        recipe=replace(contest.recipe, name="alone", student=student),
+    )
+    found = train_contender(STUDENT, alone, progress=False)
+    said = student_answers(found.module, found.features["test"])[1]
+    assert said.shape == (8, 12, 8) and found.folder.name == "student-alone-eight-0"
+    known = splits["test"].codes.sequence >= 0
+    assert np.isfinite(by_codes(said, splits["test"].codes.sequence)["nll"][known.any(1)]).all()
+    with pytest.raises(ContractError, match=r"vocabulary of student.*entries=8.*entries=16"):
+        load_student(found.folder)  # no car speaks it
+    again = train_contender(STUDENT, replace(alone, may_train=False))
+    assert again.module.state_dict().keys() == found.module.state_dict().keys()
 
 
 def test_where_odometry_is_scarce_pictures_teach_and_the_rest_is_imitated(

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from latentvla_training.data.shards import load_split, split_folder, write_shard
 from latentvla_training.distill.costs import in_turn, parts_that_run
-from latentvla_training.distill.evaluation import check_family, check_seeds, goals, retention
+from latentvla_training.distill.evaluation import (
+    Variant,
+    check_family,
+    check_seeds,
+    goals,
+    retention,
+)
 from latentvla_training.distill.examples import event_groups, shown_scenes, telling_scenes
 from latentvla_training.distill.settings import (
     PoolingSettings,
@@ -67,17 +73,28 @@ def test_goals_count_where_the_whole_interval_is_above_zero() -> None:
 
 def test_recipes_of_another_family_are_not_compared() -> None:
     nano, other = load_distill_recipe("nano"), load_distill_recipe("nano_no_kl")
-    check_family(nano, [other])
+    check_family(nano, [Variant(other)])
     for wrong, said in (
         ([other, other], "all different"),
         ([replace(other, base="smoke")], "base of nano_no_kl"),
         ([replace(other, pooling=replace(other.pooling, width=8))], "other heads or pooling"),
     ):
         with pytest.raises(ContractError, match=said):
-            check_family(nano, wrong)
+            check_family(nano, [Variant(entry) for entry in wrong])
     for seeds in ((), (1, 1)):
         with pytest.raises(ContractError, match="seeds"):
             check_seeds(seeds)
+
+
+def test_other_codes_are_for_students_of_codes_alone(place: Place) -> None:
+    found = Variant.parse(f"nano_codes_only@{place.codes}")
+    assert found.codes == str(place.codes) and Variant.parse("nano_no_kl").codes == ""
+    assert Variant.parse("nano_codes_only@it-0123").codes.endswith("data/codes/it-0123")
+    nano = load_distill_recipe("nano")
+    check_family(nano, [found, Variant(found.recipe)])  # beside the same student of all's codes
+    for name in ("nano_no_kl", "nano_untaught"):
+        with pytest.raises(ContractError, match="learns of codes alone"):
+            Variant.parse(f"{name}@{place.codes}")
 
 
 EVENT = np.array([True, True, True, False])

@@ -17,10 +17,16 @@ from latentvla_training.latent_action.codebook import (
     Codebook,
     empty_stage,
     load_codebook,
+    load_one_stage,
     load_run,
     release,
 )
-from latentvla_training.latent_action.codes import MISSING, load_codes, scenes_identity
+from latentvla_training.latent_action.codes import (
+    MISSING,
+    Vocabulary,
+    load_codes,
+    scenes_identity,
+)
 from latentvla_training.latent_action.dynamics import TRAINING_ONLY
 from latentvla_training.latent_action.encoding import codes_folder, encode_scenes, encode_split
 from latentvla_training.latent_action.naming import (
@@ -33,6 +39,7 @@ from latentvla_training.latent_action.naming import (
 from latentvla_training.latent_action.release import name_released, names_beside_codes, release_run
 from latentvla_training.latent_action.settings import CodebookRecipe, load_codebook_recipe
 from latentvla_training.latent_action.training import CodebookTraining
+from latentvla_training.teacher.dataset import check_codes
 
 from latentvla_ros.contract import ContractError
 
@@ -207,10 +214,31 @@ def test_ablations_are_not_released(splits: Path, recipe: CodebookRecipe) -> Non
     encoder = load_run(splits / "run").encoder
     stages = [empty_stage(name, eight, encoder) for name in ("environment", "ego")]
     codebook = Codebook("smoke-0", eight, encoder, stages[0], stages[1], {})
-    with pytest.raises(ContractError, match="codebook"):
+    with pytest.raises(ContractError, match=r"vocabulary of smoke-0.*entries=8.*entries=16"):
         release(codebook, splits / "released", {})
-    with pytest.raises(ContractError, match="codebook"):
-        encode_scenes(codebook, ShardReader(sorted(split_folder("val").glob("*.parquet"))), "val")
+
+
+def test_ablations_are_encoded_from_their_runs(
+    splits: Path, recipe: CodebookRecipe, reader: ShardReader
+) -> None:
+    model = replace(recipe.model, codebook_size=8, times_s=(0.0, 1.0, 2.0, 3.0))
+    run = splits / "eight"
+    with pytest.raises(FileNotFoundError, match="no codebook run"):
+        load_one_stage(run)
+    training = CodebookTraining(replace(recipe, name="eight", model=model), run, progress=False)
+    training.run(controls=True)
+    found = load_run(run)
+    path, _ = encode_split(found, "train")
+    codes = load_codes(path, found.codebook_id, scenes_identity(reader))
+    assert codes.vocabulary == Vocabulary(8, (0.0, 1.0, 2.0, 3.0))
+    assert codes.ego.max() < 8 and codes.vectors is not None and codes.vectors.shape[:2] == (12, 8)
+    one = load_one_stage(run)
+    assert one.codebook_id.startswith("eight_one_stage-") and found.codebook_id[:6] == "eight-"
+    single = encode_scenes(one, reader, "train", progress=False)
+    assert np.array_equal(single.ego, single.environment) and (single.mask == codes.mask).all()
+    assert not np.array_equal(single.ego, codes.ego)
+    with pytest.raises(ContractError, match=r"vocabulary of .*eight.*entries=8"):
+        check_codes(reader, codes)  # no teacher speaks it
 
 
 def test_what_is_absent_is_named(splits: Path) -> None:

@@ -43,7 +43,7 @@ def test_bad_recipes_name_the_key(values: dict[str, object], said: str) -> None:
 @pytest.mark.parametrize("name", ["nano", "nano_scarce_odometry", "smoke", "base"])
 def test_shipped_recipes_have_the_vocabulary(name: str) -> None:
     recipe = load_codebook_recipe(name)
-    recipe.model.check_vocabulary()
+    recipe.model.vocabulary().check_spoken(name)
     assert recipe.loss.commitment == 0.25
     assert recipe.stage(EGO).run.seed == recipe.seed
 
@@ -57,8 +57,15 @@ def test_shipped_recipes_have_the_vocabulary(name: str) -> None:
     ],
 )
 def test_ablations_are_no_vocabulary(settings: DynamicsSettings) -> None:
+    found = settings.vocabulary()
+    assert (found.entries, found.times_s) == (settings.codebook_size, settings.times_s)
+    with pytest.raises(ContractError, match=r"vocabulary of mine.*entries=16"):
+        found.check_spoken("mine")
+
+
+def test_more_codes_than_places_are_refused() -> None:
     with pytest.raises(ContractError, match="codebook"):
-        settings.check_vocabulary()
+        DynamicsSettings(codes=5).vocabulary()
 
 
 def test_base_on_the_meta_device() -> None:

@@ -28,7 +28,7 @@ def test_what_ships_fits_together(path: Path) -> None:
     first = load_recipe(recipe.planner.recipe)
     fine = load_recipe(recipe.planner.fine)
     assert fine.start_from == recipe.planner.recipe and fine.model == first.model
-    load_codebook_recipe(recipe.codebook.recipe).model.check_vocabulary()
+    load_codebook_recipe(recipe.codebook.recipe).model.vocabulary().check_spoken("it")
     pictures = load_teacher_recipe(recipe.teacher.recipe).pictures
     assert (pictures.width, pictures.height) == (first.model.image_width, first.model.image_height)
     # What the true codes are worth at best: the host of the gate is that of the comparison.
