@@ -7,18 +7,25 @@ its contents; a file without a readable footer is no shard.
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentvla_ros.contract import Command, ContractError
+from latentvla_ros.contract import ContractError
 from latentvla_training.data import scene_table
+from latentvla_training.data.hidden import (
+    forget_motion_of_views,
+    hide_labels,
+    hide_odometry,
+    spread,
+)
 from latentvla_training.data.image_encoding import ImageError, decode_views
 from latentvla_training.data.scene import Scene
 from latentvla_training.data.shard_footer import ShardInfo, read_shard_info, shard_info
@@ -29,28 +36,6 @@ if TYPE_CHECKING:
     import pyarrow
 
 SUFFIX = ".parquet"
-#: What stands in the small columns of labels where these are hidden.
-_HIDDEN = {
-    "own_light": -1,
-    "own_light_distance_m": np.nan,
-    "own_light_switched": False,
-    "expert_pdms": np.nan,
-    "expert_epdms": np.nan,
-}
-#: What stands in the small columns where odometry is hidden; of the future nothing that computes.
-_HIDDEN_ODOMETRY = {
-    "ego_pose": np.nan,
-    "ego_history": 0.0,
-    "ego_history_mask": False,
-    "ego_dynamics": 0.0,
-    "ego_dynamics_mask": False,
-    "command": Command.UNKNOWN.one_hot(),
-    "future_2hz": np.nan,
-    "future_10hz": np.nan,
-    "future_mask": False,
-    "past_states": np.nan,
-}
-_PICTURES = " without odometry"
 _UNDAMAGED = "a whole shard; remove the file and make its split (or import its recording) again"
 
 
@@ -137,18 +122,6 @@ def _read_columns(path: Path, names: Sequence[str]) -> pyarrow.Table:
         raise ContractError(f"shard {path}", " ".join(str(error).split()), _UNDAMAGED) from error
 
 
-def _evenly(name: str, share: float, count: int) -> NDArray[np.bool_]:
-    """Return which of ``count`` shards are among a share of them, evenly spread, (count,).
-
-    Raises:
-        ContractError: none would be.
-    """
-    chosen = np.diff(np.floor(share * np.arange(count + 1) + 1e-9)) > 0
-    if count and not chosen.any():
-        raise ContractError(name, share, f"at least one of {count} shards")
-    return chosen
-
-
 class ShardReader(Sequence[Scene]):
     """Scenes of many shards by index.
 
@@ -160,16 +133,17 @@ class ShardReader(Sequence[Scene]):
     Args:
         paths: shards, in the order of the index.
         cached_shards: how many shards' pictures stay in memory (heavy labels: eight).
-        labelled_share: of the shards, evenly among them, have labels of maps, road users and lights
-            for whoever reads; of the others there are pictures and odometry (the driven future is
-            odometry), no light, and NaN for the expert's scores. 1: all of them.
-        odometry_share: of the shards, evenly among them, come with odometry; of the others there
-            are pictures alone: no label, no ego state, no route, no driven future, and past views
-            stand where the camera stands now. 1: all of them.
+        labelled_share: about so much of the shards (see ``spread``) have labels of maps, road users
+            and lights for whoever reads; of the others there are pictures and odometry (the driven
+            future is odometry), no light, and NaN for the expert's scores. 1: all of them.
+        odometry_share: likewise come with odometry; of the others there are pictures alone: no
+            label, no ego state, no route, no driven future, and past views stand where the camera
+            stands now. 1: all of them.
 
     Attributes:
         labelled: (N,) whether a Scene is in a shard with labels.
         has_odometry: (N,) whether it is in one with odometry.
+        assumed: who says what stands in the place of odometry that is hidden, or "".
 
     Raises:
         ContractError: a file is no complete shard; so do the methods when one is damaged inside,
@@ -187,13 +161,13 @@ class ShardReader(Sequence[Scene]):
         self.paths = tuple(Path(path) for path in paths)
         self._cached_shards = cached_shards
         self._labelled_share, self._odometry_share = labelled_share, odometry_share
-        self._shard_has_odometry = _evenly("odometry_share", odometry_share, len(self.paths))
-        labelled = _evenly("labelled_share", labelled_share, len(self.paths))
-        self._shard_labelled = labelled & self._shard_has_odometry
-        if len(self.paths) and not self._shard_labelled.any():
-            shares = f"{labelled_share} and {odometry_share}, evenly"
-            wanted = f"a drive in both of {len(self.paths)} shards"
-            raise ContractError("labelled_share and odometry_share", shares, wanted)
+        self.assumed = ""
+        places = np.array([spread(path.stem) for path in self.paths])
+        self._shard_has_odometry = places < odometry_share
+        self._shard_labelled = places < min(labelled_share, odometry_share)
+        for name, share in (("labelled_share", labelled_share), ("odometry_share", odometry_share)):
+            if len(places) and not (places < share).any():
+                raise ContractError(name, share, f"at least one of {len(places)} shards")
         self._pictures: OrderedDict[int, pyarrow.Table] = OrderedDict()
         self._labels: OrderedDict[int, dict[str, list[np.ndarray[Any, Any]]]] = OrderedDict()
         self.columns: dict[str, NDArray[Any]] = {}
@@ -219,34 +193,15 @@ class ShardReader(Sequence[Scene]):
         for name, values in parts.items():
             self.columns[name] = np.asarray(values)
         self.labelled: NDArray[np.bool_] = np.repeat(self._shard_labelled, np.diff(self._starts))
-        for name, unknown in _HIDDEN.items():
-            self.columns[name][~self.labelled] = unknown
+        hide_labels(self.columns, ~self.labelled)
         self.has_odometry: NDArray[np.bool_] = np.repeat(
             self._shard_has_odometry, np.diff(self._starts)
         )
-        for name, nothing in _HIDDEN_ODOMETRY.items():
-            self.columns[name][~self.has_odometry] = nothing
+        hide_odometry(self.columns, ~self.has_odometry)
         for shard in np.flatnonzero(~self._shard_has_odometry):
-            self._forget_motion_of_views(int(shard))
-
-    def _forget_motion_of_views(self, shard: int) -> None:
-        """Put past views where their camera stands now; a camera that has no view now is missing.
-
-        How a past view is placed tells how the ego has moved since.
-        """
-        rows = slice(*self._starts[shard : shard + 2])
-        info = read_shard_info(self.paths[shard])
-        views = [] if info is None else info.recipe.get("views", [])
-        masks = self.columns["view_mask"][rows]
-        if len(views) != masks.shape[1]:
-            expected = "slots and times of its views in the footer, to hide odometry"
-            raise ContractError(f"shard {self.paths[shard].stem}: views", views, expected)
-        now = {view["slot"]: n for n, view in enumerate(views) if view["time_offset_s"] == 0.0}
-        poses = self.columns["ego_from_camera"][rows]
-        for number, view in enumerate(views):
-            known = view["slot"] in now
-            masks[:, number] &= known
-            poses[:, number] = poses[:, now[view["slot"]]] if known else np.eye(4)
+            path, rows = self.paths[shard], slice(*self._starts[shard : shard + 2])
+            views = shard_info(path).recipe.get("views", [])
+            forget_motion_of_views(self.columns, rows, views, path.stem)
 
     def contents(self) -> list[str]:
         """Return what of every shard whoever reads may hang on: its hash, and what is hidden.
@@ -254,12 +209,35 @@ class ShardReader(Sequence[Scene]):
         Labels are no inputs and do not count.
         """
         kept = zip(self.paths, self._shard_has_odometry, strict=True)
-        return [shard_info(path).content_sha256 + ("" if has else _PICTURES) for path, has in kept]
+        pictures = " without odometry" + (f", as {self.assumed} says" if self.assumed else "")
+        return [shard_info(path).content_sha256 + ("" if has else pictures) for path, has in kept]
+
+    @property
+    def odometry_share(self) -> float:
+        """Of the shards that come with odometry for whoever reads."""
+        return self._odometry_share
+
+    def assuming(self, columns: Mapping[str, NDArray[Any]], what: str) -> ShardReader:
+        """Return a reader with values in the place of hidden odometry, of all Scenes by column.
+
+        Args:
+            what: whose word it is.
+        """
+        found = copy.copy(self)
+        found.assumed = what
+        hidden = ~self.has_odometry
+        found.columns = dict(self.columns)
+        for name, values in columns.items():
+            found.columns[name] = self.columns[name].copy()
+            found.columns[name][hidden] = values[hidden]
+        return found
 
     def part(
         self, max_shards: int = 0, labelled_share: float = 1.0, odometry_share: float = 1.0
     ) -> ShardReader:
         """Return a reader of the first ``max_shards`` (0: all), with nothing that is hidden here.
+
+        Where odometry is hidden of some, those with it are among them all the same.
 
         Raises:
             ContractError: no shard would have labels.
@@ -270,7 +248,12 @@ class ShardReader(Sequence[Scene]):
         )
         if not max_shards and shares == (self._labelled_share, self._odometry_share):
             return self
-        paths = self.paths[:max_shards] if max_shards else self.paths
+        most = max_shards or len(self.paths)
+        paths = [
+            path
+            for number, path in enumerate(self.paths)
+            if number < most or spread(path.stem) < shares[1] < 1.0
+        ]
         return ShardReader(paths, self._cached_shards, *shares)
 
     def __len__(self) -> int:

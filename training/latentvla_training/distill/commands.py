@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _RUNS = Path(__file__).resolve().parents[3] / "runs"
 _FOLDER = _RUNS / "distill"
 
-Name = Literal["host", "free_queries", "teacher", "student"]
+Name = Literal["host", "free_queries", "teacher", "student", "pseudo_trajectories"]
 
 
 def _below(folder: Path, name_or_path: str) -> Path:
@@ -48,8 +48,8 @@ class DistillTrain:
     """The host: name or path of a bundle."""
     host_run: str = ""
     """The host: a run below runs/, or a folder, instead of a bundle."""
-    contenders: tuple[Name, ...] = ("host", "free_queries", "teacher", "student")
-    """Which to train."""
+    contenders: tuple[Name, ...] = ()
+    """Which to train; those of the recipe by default."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of weights, order and augmentation."""
     run: str = ""
@@ -77,7 +77,7 @@ class DistillTrain:
             self.codes,
             self.teacher,
             folder,
-            self.contenders,
+            self.contenders or recipe.contenders,
             self.seeds,
             self.cache,
         )

@@ -1,6 +1,7 @@
 """Contenders with a teacher, online or distilled, beside those without: trained, or read again.
 
     runs/distill/<family>/seed<N>/host, free_queries           as every comparison has them
+                                  pseudo_trajectories          where a recipe has some
                                   teacher-<teacher>            its states, pooled, in the plan
                                   reasoner-<recipe>-<teacher>  first phase of a student; without a
                                   student-<recipe>-<teacher>   teacher of a codebook, or of nothing
@@ -18,14 +19,20 @@ from typing import Any
 from torch import nn
 
 from latentvla_ros.contract import CODEBOOK_SIZE, ContractError
-from latentvla_ros.model.config import PlannerConfig
 from latentvla_ros.model.planner import StudentPlanner
+from latentvla_training.data.shards import ShardReader
 from latentvla_training.distill.pooling import TeacherStates
+from latentvla_training.distill.runs import (
+    PseudoRun,
+    ReasonerRun,
+    StudentRun,
+    TeacherContenderRun,
+)
 from latentvla_training.distill.settings import (
+    PSEUDO,
+    STUDENT,
+    TEACHER,
     DistillRecipe,
-    PoolingSettings,
-    ReasonerPhase,
-    StudentSettings,
 )
 from latentvla_training.distill.student import (
     CODES,
@@ -37,91 +44,27 @@ from latentvla_training.distill.student import (
 from latentvla_training.distill.teaching import Teaching, check_vocabulary
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.loop import check_folder, run_training
-from latentvla_training.engine.recipe import LoopSettings, OptimizerSettings
-from latentvla_training.latent_action.codes import Vocabulary, scenes_identity
-from latentvla_training.planner.augmentation import AugmentationSettings
+from latentvla_training.latent_action.codes import scenes_identity
 from latentvla_training.planner.contenders import (
-    FREE,
     HOST,
     NOT_A_PLANNER,
     PLAIN_SOURCES,
     CodedSplit,
     ContenderRun,
     HeadSettings,
+    features_for_heads,
     fresh_planner,
 )
-from latentvla_training.planner.head_training import FeatureSplit, HeadTask, PlannerOnFeatures
+from latentvla_training.planner.head_training import (
+    FeatureSplit,
+    HeadTask,
+    NoStates,
+    PlannerOnFeatures,
+)
 from latentvla_training.planner.hosts import Host
 from latentvla_training.planner.plan_quality import PlanQuality
+from latentvla_training.planner.pseudo_odometry import pseudo_file, with_pseudo_odometry
 from latentvla_training.teacher.model import weights_identity
-
-TEACHER, STUDENT = "teacher", "student"
-CONTENDERS = (HOST, FREE, TEACHER, STUDENT)
-
-
-@dataclass(frozen=True)
-class TeacherContenderRun(ContenderRun):
-    """What decides the run with the teacher online.
-
-    Attributes:
-        teacher: identity. pooling: of its states.
-    """
-
-    teacher: str
-    pooling: PoolingSettings
-
-
-@dataclass(frozen=True)
-class ReasonerRun:
-    """What decides the first phase of a student.
-
-    Attributes:
-        contender, diagnostic, host, scenes, codebook: as of every contender.
-        teacher: identity, or "" for a student of the codes alone.
-        pooled_by: identity of the pooling whose states are learned, or "".
-        augmentation: of the contenders. phase, student, pooling: settings.
-    """
-
-    contender: str
-    diagnostic: str
-    host: str
-    scenes: str
-    codebook: str
-    teacher: str
-    pooled_by: str
-    augmentation: AugmentationSettings
-    phase: ReasonerPhase
-    student: StudentSettings
-    pooling: PoolingSettings
-
-    @property
-    def optimizer(self) -> OptimizerSettings:
-        """Of the phase."""
-        return self.phase.optimizer
-
-    @property
-    def run(self) -> LoopSettings:
-        """Of the phase."""
-        return self.phase.run
-
-
-@dataclass(frozen=True)
-class StudentRun(ContenderRun):
-    """What decides the second phase of a student, and what its bundle is made of.
-
-    Attributes:
-        recipe: name. teacher: identity, or "". reasoner: identity of what the first phase made, or
-            "" without one. student, pooling: settings. model: of its planner. vocabulary: that it
-            speaks.
-    """
-
-    recipe: str
-    teacher: str
-    reasoner: str
-    student: StudentSettings
-    pooling: PoolingSettings
-    model: PlannerConfig
-    vocabulary: Vocabulary
 
 
 @dataclass(frozen=True)
@@ -177,9 +120,15 @@ class Contest:
             "contender": contender,
             "diagnostic": NOT_A_PLANNER,
             "host": self.host.identity,
-            "scenes": scenes_identity(self.train.reader),
+            "scenes": _scenes_shown(self.train.reader),
             "codebook": codebook,
         }
+
+
+def _scenes_shown(reader: ShardReader) -> str:
+    """Return the identity of Scenes, and of how many drives among them there is odometry."""
+    share = reader.odometry_share
+    return scenes_identity(reader) + (f", odometry of {share:g}" if share < 1.0 else "")
 
 
 @dataclass(frozen=True)
@@ -199,7 +148,8 @@ def train_contender(contender: str, contest: Contest, progress: bool = True) -> 
             student have different vocabularies.
         FileNotFoundError: nothing may be trained, and the run is not finished.
     """
-    make = {TEACHER: _teacher, STUDENT: _student}.get(contender, _plain)
+    own = {TEACHER: _teacher, STUDENT: _student, PSEUDO: _pseudo}
+    make = own.get(contender, _plain)
     return make(contender, contest, progress)
 
 
@@ -254,6 +204,28 @@ def _plain(contender: str, contest: Contest, progress: bool) -> Contender:
     features = {
         name: FeatureSplit(split.reader, split.features) for name, split in contest.splits.items()
     }
+    folder = contest.folder / contender
+    module = _run(module, record, folder, contest, features, progress)
+    return Contender(module, folder, features)
+
+
+def _pseudo(contender: str, contest: Contest, progress: bool) -> Contender:
+    """The host again, which also imitates what pictures say of drives without odometry."""
+    planner = fresh_planner(contest.host, contest.seed)
+    heads = contest.recipe.heads.of(HOST)
+    name = heads.data.train_split
+    said_by = contest.recipe.pseudo_odometry
+    if not said_by:
+        raise ContractError("contender", contender, "a recipe with pseudo_odometry")
+    reader = with_pseudo_odometry(contest.train.reader, pseudo_file(said_by, name))
+    record = PseudoRun(**contest.shared(contender), settings=heads, assumed=reader.assumed)
+    features = {
+        name: FeatureSplit(split.reader, split.features) for name, split in contest.splits.items()
+    }
+    if contest.may_train:
+        encoded = features_for_heads(contest.host.planner, reader, name, heads, True, progress)
+        features[name] = FeatureSplit(reader, encoded)
+    module = _module(PlannerOnFeatures, planner, NoStates(), contest, heads)
     folder = contest.folder / contender
     module = _run(module, record, folder, contest, features, progress)
     return Contender(module, folder, features)

@@ -14,15 +14,20 @@ from torch import Tensor
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.distill.contenders import (
-    CONTENDERS,
-    STUDENT,
-    TEACHER,
     Contest,
     train_contender,
 )
 from latentvla_training.distill.costs import pinned_costs, plan_costs
 from latentvla_training.distill.examples import LONGTAIL, RULE, shown_scenes
-from latentvla_training.distill.settings import DistillRecipe, load_distill_recipe, of_seed
+from latentvla_training.distill.settings import (
+    CONTENDERS,
+    PSEUDO,
+    STUDENT,
+    TEACHER,
+    DistillRecipe,
+    load_distill_recipe,
+    of_seed,
+)
 from latentvla_training.distill.student import student_answers
 from latentvla_training.distill.teaching import Teaching, open_teaching
 from latentvla_training.distill.token_scores import token_figures
@@ -205,7 +210,7 @@ def evaluate(
     said: dict[str, dict[str, Tensor]] = {name: {} for name in split_names}
     opened: dict[str, list[float]] = {}
     modules: dict[str, PlannerOnFeatures] = {}
-    entries = [(contender, contender, recipe) for contender in CONTENDERS]
+    entries = [(contender, contender, recipe) for contender in recipe.contenders]
     others: dict[str, dict[str, CodedSplit]] = {}  # by row: with codes of its own
     for variant in variants:
         own_splits = splits
@@ -311,6 +316,7 @@ def split_figures(
     pairs = [(row, base) for base in (HOST, FREE) for row in (TEACHER, *students)]
     pairs += [(FREE, HOST), (STUDENT, TEACHER), (HOST, GIVEN)]
     pairs += [(STUDENT, row) for row in students if row != STUDENT]
+    pairs += [pair for pair in ((PSEUDO, HOST), (STUDENT, PSEUDO)) if PSEUDO in rows]
     document = scored.document([GIVEN, *rows, EXPERT], pairs, split.reader)
     sums = scored.pooled
     taught = next(entry for entry in teaching.splits.values() if entry.coded is split)

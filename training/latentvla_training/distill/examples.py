@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentvla_training.data.shards import ShardReader, read_shard_info
-from latentvla_training.distill.contenders import STUDENT, TEACHER
+from latentvla_training.distill.settings import STUDENT, TEACHER
 from latentvla_training.planner.contender_scores import Plans
 from latentvla_training.planner.contenders import HOST
 from latentvla_training.planner.scene_groups import TAG, tag_groups

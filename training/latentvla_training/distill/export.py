@@ -10,7 +10,8 @@ import yaml
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.planner import StudentPlanner
-from latentvla_training.distill.contenders import STUDENT, StudentRun
+from latentvla_training.distill.runs import StudentRun
+from latentvla_training.distill.settings import STUDENT
 from latentvla_training.distill.student import StudentOnFeatures, make_source, student_planner
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.recipe import build

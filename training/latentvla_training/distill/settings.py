@@ -13,10 +13,15 @@ from typing import Any
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.config import PlannerConfig
 from latentvla_training.engine.recipe import LoopSettings, OptimizerSettings, build, read_recipe
-from latentvla_training.planner.contenders import HeadSettings
+from latentvla_training.planner.contenders import FREE, HOST, HeadSettings
 
 #: Where the recipes lie below ``recipes``.
 RECIPES = "distill"
+
+TEACHER, STUDENT = "teacher", "student"
+#: The host that also imitates pseudo-trajectories, where a recipe has some.
+PSEUDO = "pseudo_trajectories"
+CONTENDERS = (HOST, FREE, TEACHER, STUDENT)
 
 #: Settings of a planner that a student may have otherwise than its host.
 _SHAPE = ("reasoner_width", "reasoner_heads", "reasoner_layers", "reasoner_hidden")
@@ -125,6 +130,8 @@ class DistillRecipe:
         name: of the recipe. base: name of the one that it shares all but the student with, or "".
         heads: how all contenders are trained. pooling: of the teacher's states.
         reasoner: the student's first phase. student: what it learns.
+        pseudo_odometry: recipe of ``latentvla-train pseudo-odometry``, for the contender that
+            imitates what its net says of drives without odometry; "" for no such one.
     """
 
     name: str
@@ -133,6 +140,7 @@ class DistillRecipe:
     pooling: PoolingSettings = field(default_factory=PoolingSettings)
     reasoner: ReasonerPhase = field(default_factory=ReasonerPhase)
     student: StudentSettings = field(default_factory=StudentSettings)
+    pseudo_odometry: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or set(self.name) & set("-:/"):
@@ -140,6 +148,14 @@ class DistillRecipe:
         if self.heads.proposals_only and not self.student.fusion:
             wanted = "heads.proposals_only: false, or nothing of the student reaches the plan"
             raise ContractError("student.fusion", False, wanted)
+        if self.pseudo_odometry and self.heads.data.odometry_share == 1.0:
+            wanted = "heads.data.odometry_share below 1: nothing is to be guessed"
+            raise ContractError("pseudo_odometry", self.pseudo_odometry, wanted)
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        """What is compared, beside students of other recipes."""
+        return (*CONTENDERS, PSEUDO) if self.pseudo_odometry else CONTENDERS
 
     @property
     def family(self) -> str:

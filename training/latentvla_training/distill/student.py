@@ -190,7 +190,7 @@ class StudentOnFeatures(PlannerOnFeatures):
 class ReasonerTask(HeadTask):
     """``engine.loop.Task`` of the first phase: the same Scenes in the same order as the second.
 
-    Where drives come without odometry, also those of them: who cannot imitate them can be taught.
+    Where drives come without odometry also those of them, which can be taught and not imitated.
     """
 
     def scenes(self) -> NDArray[np.int64]:

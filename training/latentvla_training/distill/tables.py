@@ -20,6 +20,7 @@ from latentvla_training.report.contender_tables import (
 #: Rows and what they are called.
 TITLES = {
     **GIVEN_TITLES,
+    "pseudo_trajectories": "host, pseudo-trajectories of all drives",
     "teacher": "host + teacher online",
     "student": "host + distilled student",
     **EXPERT_TITLES,

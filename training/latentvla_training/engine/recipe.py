@@ -100,18 +100,27 @@ class RunSettings(LoopSettings):
 
     Attributes:
         prior_steps: of 256 scenes that the ego prior is trained for before all else (no images).
+        hide_odometry: probability that an example shows nothing that odometry says, nor the
+            command, as drives without look to whoever reads their pictures.
         labelled_repeats: how often an epoch shows a Scene with labels of maps and road users, where
             ``data.labelled_share`` leaves others without.
     """
 
     prior_steps: int = 3000
     labelled_repeats: int = 1
+    hide_odometry: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0.0 <= self.hide_odometry < 1.0:
+            raise ContractError("run.hide_odometry", self.hide_odometry, "0 to below 1")
         for name in ("prior_steps", "labelled_repeats"):
             if getattr(self, name) < 1:
                 raise ContractError(f"run.{name}", getattr(self, name), "at least 1")
+
+
+#: Settings of ``DataSettings`` that say of how many drives something may be read.
+SHARES = ("labelled_share", "odometry_share")
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,8 @@ class DataSettings:
     """Splits to train and validate on.
 
     Attributes:
-        train_split, val_split: names. max_shards: at most so many of the first; 0: all.
+        train_split, val_split: names. max_shards: at most so many of the first; 0: all. Where not
+            all have odometry, those that do are among them besides.
         labelled_share: of those shards whose maps, road users and lights may be read; of the others
             there are pictures and odometry (``scarce_maps`` of experiments.md section 6).
         odometry_share: of those shards whose odometry may be read, labels included; of the others
@@ -135,9 +145,23 @@ class DataSettings:
     def __post_init__(self) -> None:
         if self.max_shards < 0:
             raise ContractError("data.max_shards", self.max_shards, "at least 0")
-        for name in ("labelled_share", "odometry_share"):
+        for name in SHARES:
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ContractError(f"data.{name}", getattr(self, name), "above 0, at most 1")
+
+    def check_told(self, what: str, other: DataSettings) -> None:
+        """Check that what is built upon was told no more than may be read here.
+
+        Args:
+            what: and who. other: its settings.
+
+        Raises:
+            ContractError: it knows labels or odometry of more drives; names both shares.
+        """
+        for name in SHARES:
+            found, allowed = getattr(other, name), getattr(self, name)
+            if found > allowed:
+                raise ContractError(f"{name} of {what}", found, f"at most {allowed}, as here")
 
 
 @dataclass(frozen=True)

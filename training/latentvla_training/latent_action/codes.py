@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,8 @@ class LatentCodes:
             the vocabulary is another; ``MISSING`` where one of the two frames is missing.
         vectors: (12, 16, W) float32 what an ego code stands for at each place of ``sequence``, of
             about unit spread: of a codebook its entries, the same everywhere. None: unknown.
-        vocabulary: of the codebook.
+        vocabulary: of the codebook. odometry_share: of the drives that it was trained on, that it
+            was told the odometry of, or reads it of Scenes like these.
 
     Raises:
         ContractError: shapes or values that are no codes.
@@ -78,6 +79,7 @@ class LatentCodes:
     ego: NDArray[np.int8]
     vectors: NDArray[np.float32] | None = None
     vocabulary: Vocabulary = Vocabulary()
+    odometry_share: float = 1.0
 
     def __post_init__(self) -> None:
         shape = (len(self.tokens), len(TRANSITIONS_S), CODES_PER_TRANSITION)
@@ -108,12 +110,48 @@ class LatentCodes:
         """(N, 12) ego codes, transition-major: what the teacher predicts."""
         return self.ego.reshape(len(self.tokens), -1)
 
+    def of_scenes(self, reader: Scenes) -> LatentCodes:
+        """Return those of a reader's Scenes, which are some of them in the same order."""
+        rows = np.flatnonzero(np.isin(self.tokens, reader.columns["token"].astype(str)))
+        return replace(
+            self,
+            scenes_id=scenes_identity(reader),
+            tokens=self.tokens[rows],
+            environment=self.environment[rows],
+            ego=self.ego[rows],
+        )
+
+    def check_told(self, data: Drives) -> None:
+        """Check that codes say no more of how drives went than may be read.
+
+        Raises:
+            ContractError: their codebook was told more; names both shares.
+        """
+        if self.odometry_share > data.odometry_share:
+            wanted = f"at most {data.odometry_share}, as data.odometry_share here"
+            what = f"odometry_share of codebook {self.codebook_id}"
+            raise ContractError(what, self.odometry_share, wanted)
+
+
+class Drives(Protocol):
+    """What says of how many drives odometry may be read: ``engine.recipe.DataSettings``."""
+
+    @property
+    def odometry_share(self) -> float: ...
+
 
 class Shards(Protocol):
     """What has shards in an order: a ``ShardReader``, or several together."""
 
     @property
     def paths(self) -> Sequence[Path]: ...
+
+
+class Scenes(Shards, Protocol):
+    """Shards with their Scenes' tokens: a ``ShardReader``."""
+
+    @property
+    def columns(self) -> Mapping[str, NDArray[Any]]: ...
 
 
 def scenes_identity(reader: Shards) -> str:
@@ -146,6 +184,7 @@ def save_codes(path: Path, codes: LatentCodes) -> None:
         "scenes_id": codes.scenes_id,
         "tokens": json.dumps([str(token) for token in codes.tokens]),
         "vocabulary": json.dumps(asdict(codes.vocabulary)),
+        "odometry_share": str(codes.odometry_share),
     }
     tensors = {"environment": codes.environment, "ego": codes.ego}
     if codes.vectors is not None:
@@ -189,6 +228,7 @@ def load_codes(
         ego,
         vectors,
         vocabulary,
+        float(about.get("odometry_share", 1.0)),
     )
 
 

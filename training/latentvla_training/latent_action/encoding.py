@@ -167,6 +167,7 @@ def encode_scenes(
         of_scenes(data.pairs, ego),
         code_vectors(codebook),
         vocabulary,
+        codebook.recipe.data.odometry_share,
     )
 
 

@@ -103,7 +103,7 @@ def find_pairs(
         odometry: (N,) Scenes whose odometry may be read; others are paired by their pictures alone.
             None: of all, and frames without odometry between them are no pair.
     """
-    at = [_later_rows(scenes, seconds) for seconds in settings.times_s]
+    at = [later_rows(scenes, seconds) for seconds in settings.times_s]
     future = scenes.column("future_10hz")
     columns: list[NDArray[np.int64]] = []
     found: list[NDArray[np.int64]] = []
@@ -177,8 +177,11 @@ def _segment(
     return future[rows][:, np.rint(steps).astype(int)]
 
 
-def _later_rows(scenes: SceneSet, seconds: float) -> NDArray[np.int64]:
-    """Return (N,) the Scene whose t0 is ``seconds`` after that of each, -1 where there is none."""
+def later_rows(scenes: SceneSet, seconds: float) -> NDArray[np.int64]:
+    """Return (N,) the Scene whose t0 is ``seconds`` after that of each, -1 where there is none.
+
+    Before it where they are negative.
+    """
     episode = np.array([token.rpartition("/")[0] for token in scenes.column("token")])
     driven = np.array(
         [RECOVERY not in str(tags).split(",") for tags in scenes.column("tags")], np.bool_

@@ -44,6 +44,7 @@ class DynamicsRun:
     Attributes:
         stage: which. scenes: identity of the Scenes. follows: hash of the frozen weights (frame
             encoder; stage 1 too where its codes are used) that came before.
+        odometry_share: of the drives, that come with odometry.
     """
 
     stage: str
@@ -53,6 +54,7 @@ class DynamicsRun:
     loss: DynamicsLoss
     optimizer: OptimizerSettings
     run: LoopSettings
+    odometry_share: float = 1.0
 
 
 @dataclass(frozen=True)

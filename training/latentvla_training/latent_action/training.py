@@ -267,6 +267,7 @@ class CodebookTraining:
             loss,
             settings.optimizer,
             settings.run,
+            self.recipe.data.odometry_share,
         )
 
     def _trained(

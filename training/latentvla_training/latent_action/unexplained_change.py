@@ -99,7 +99,8 @@ def unexplained_change(
 ) -> F32:
     """Return the maps of all pairs (P, WIDTH), from a file if they were computed before.
 
-    The file's name holds what decides them: Scenes, pairs and the size of the frames.
+    The file's name holds what decides them: Scenes, pairs, how the ego moved between their frames
+    as far as it is known, and the size of the frames.
 
     Args:
         root: of all such files; ``data/cache/unexplained_change`` by default.
@@ -109,8 +110,8 @@ def unexplained_change(
     """
     folder = root or data_root() / "cache" / "unexplained_change"
     digest = hashlib.sha256(repr((settings.width, settings.height)).encode())
-    for rows in (pairs.earlier, pairs.later):
-        digest.update(rows.tobytes())
+    for decides in (pairs.earlier, pairs.later, pairs.motion):
+        digest.update(np.ascontiguousarray(decides).tobytes())
     path = folder / f"{digest.hexdigest()[:16]}-{scenes_identity(scenes)}.npy"
     if path.is_file():
         kept: F32 = np.load(path)

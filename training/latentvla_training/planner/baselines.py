@@ -13,12 +13,10 @@ from latentvla_ros.contract import Command, ContractError
 from latentvla_ros.geometry.trajectory import constant_turn_rate
 from latentvla_ros.model.ego_encoder import EgoPrior
 from latentvla_ros.model.kinematics import bounded_curvature, rollout
+from latentvla_training.data.hidden import HIDDEN_ODOMETRY
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner.augmentation import hide_ego_state
-from latentvla_training.planner.dataset import scenes_to_imitate
-
-#: Columns of a split that the ego-status net reads, in this order.
-EGO_INPUTS = ("ego_history", "ego_history_mask", "ego_dynamics", "ego_dynamics_mask", "command")
+from latentvla_training.planner.dataset import EGO_INPUTS, scenes_to_imitate
 
 
 def constant_velocity_plans(reader: ShardReader) -> NDArray[np.float32]:
@@ -40,7 +38,7 @@ class EgoStatusSettings:
         steps, batch_size, learning_rate, weight_decay: of AdamW with a cosine.
         drop_ego_state: candidates for the probability of hiding history, acceleration and wheel
             angle together; the one that is best on the validation split is kept.
-        drop_command: probability that the command is unknown.
+        drop_command: probability that the command is unknown. hide_odometry: that all is.
         seed: of weights and order.
     """
 
@@ -52,6 +50,7 @@ class EgoStatusSettings:
     weight_decay: float = 0.01
     drop_ego_state: tuple[float, ...] = (0.0, 0.5)
     drop_command: float = 0.0
+    hide_odometry: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -140,6 +139,10 @@ def train_ego_prior(
             array[hidden] = part
         unknown = rng.random(settings.batch_size) < settings.drop_command
         batch[4][unknown] = Command.UNKNOWN.one_hot()
+        if settings.hide_odometry:
+            nothing = rng.random(settings.batch_size) < settings.hide_odometry
+            for name, array in zip(EGO_INPUTS, batch, strict=True):
+                array[nothing] = HIDDEN_ODOMETRY[name]
         plans = net(*(torch.from_numpy(array) for array in batch))
         target = torch.from_numpy(future[chosen])
         distance = ((plans - target)[..., :2].square().sum(-1) + 1e-4).sqrt().mean()

@@ -157,6 +157,8 @@ def ensure_encodings(
 
     changes = "" if augmentation is None else json.dumps(asdict(augmentation), sort_keys=True)
     identity = {"encoder": encoder_id(planner), "augmentation": changes, "draws": str(draws)}
+    if reader.assumed:
+        identity["assumed"] = reader.assumed
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = (root or data_root()) / "cache" / "encodings" / digest / split
     starts = np.append(0, np.cumsum([shard_info(path).scenes for path in reader.paths])).tolist()

@@ -1,4 +1,7 @@
-"""``latentvla-train oracle-codes`` and ``describe``; nothing heavy is imported before it runs."""
+"""``latentvla-train oracle-codes``, ``pseudo-odometry`` and ``describe``.
+
+Nothing heavy is imported before it runs.
+"""
 
 from __future__ import annotations
 
@@ -105,6 +108,38 @@ class Describe:
         print(as_json(found) if self.json == () else found.lines())
         if self.dry_run:
             print(dry_run(recipe).lines(), file=sys.stderr if self.json == () else sys.stdout)
+        return 0
+
+
+@dataclass(frozen=True)
+class PseudoOdometry:
+    """Read how the ego moved off pictures, for drives without odometry: train, then say it of all.
+
+    A net learns which motion lies between two front frames on drives with odometry; what it says of
+    all others is a contender's to imitate (distill). The same command again goes on.
+    """
+
+    recipe: str = "nano"
+    """Name of a shipped recipe, or a YAML file."""
+    run: str = ""
+    """Name of the run below runs/, or a folder; pseudo_odometry_RECIPE by default."""
+
+    def __call__(self) -> int:
+        from latentvla_training.data.shards import split_shards
+        from latentvla_training.engine.launch import launch, needs_launch
+        from latentvla_training.planner.pseudo_odometry import (
+            load_pseudo_recipe,
+            say_motion_of_all,
+            train_motion_net,
+        )
+
+        recipe = load_pseudo_recipe(self.recipe)
+        for split in (recipe.data.train_split, recipe.data.val_split):
+            split_shards(split)
+        if needs_launch(1):
+            return launch(sys.argv[1:], 1)
+        net = train_motion_net(recipe, _run_folder(self.run or f"pseudo_odometry_{recipe.name}"))
+        print(say_motion_of_all(net, recipe))
         return 0
 
 

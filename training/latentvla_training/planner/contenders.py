@@ -149,9 +149,14 @@ def open_splits(
 
     Raises:
         FileNotFoundError: Scenes or codes are absent.
-        ContractError: codes of other Scenes, or of several codebooks.
+        ContractError: codes of other Scenes, or of several codebooks; a host or codes that were
+            told more than ``data`` allows.
     """
     data = settings.data
+    data.check_told(f"host {host.identity}", host.data)
+    if codes == KINEMATIC and data.odometry_share < 1.0:
+        wanted = "codes of a codebook: these are the odometry of all drives"
+        raise ContractError("--codes", codes, wanted)
     train, val = data.train_split, data.val_split
     readers = {name: load_split(name) for name in dict.fromkeys((train, val, *names))}
     found = (
@@ -163,23 +168,32 @@ def open_splits(
     for name, reader in readers.items():
         own = found[name]
         if name == train:
+            own.check_told(data)
             reader = reader.part(data.max_shards, data.labelled_share, data.odometry_share)
-            count = len(reader)
-            own = replace(
-                own,
-                tokens=own.tokens[:count],
-                environment=own.environment[:count],
-                ego=own.ego[:count],
-            )
-        features: CachedFeatures | CachedEncodings
-        features = trunk = ensure_features(host.planner, reader, name, progress=progress)
-        if settings.proposals_only:
-            disturbed = (settings.augmentation, settings.encodings) if name == train else (None, 1)
-            features = ensure_encodings(
-                host.planner, reader, trunk, name, *disturbed, progress=progress
-            )
+            own = own.of_scenes(reader)
+        features = features_for_heads(host.planner, reader, name, settings, name == train, progress)
         result[name] = CodedSplit(reader, features, own)
     return result
+
+
+def features_for_heads(
+    planner: StudentPlanner,
+    reader: ShardReader,
+    name: str,
+    settings: HeadSettings,
+    disturbed: bool,
+    progress: bool = True,
+) -> CachedFeatures | CachedEncodings:
+    """Return what heads learn from on a split, made where it is absent.
+
+    Args:
+        name: of the split. disturbed: as in training, where the head alone learns.
+    """
+    trunk = ensure_features(planner, reader, name, progress=progress)
+    if not settings.proposals_only:
+        return trunk
+    how = (settings.augmentation, settings.encodings) if disturbed else (None, 1)
+    return ensure_encodings(planner, reader, trunk, name, *how, progress=progress)
 
 
 def _read_codes(folder: Path, readers: Mapping[str, ShardReader]) -> dict[str, LatentCodes]:

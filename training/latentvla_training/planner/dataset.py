@@ -16,6 +16,8 @@ from torch.utils.data import Dataset, Sampler
 
 from latentvla_ros.contract import Observation
 from latentvla_ros.model.config import PlannerConfig
+from latentvla_training.data.hidden import HIDDEN_ODOMETRY
+from latentvla_training.data.scene import RECOVERY
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner.augmentation import AugmentationSettings, augment
 from latentvla_training.planner.lamps import own_lamps
@@ -28,6 +30,8 @@ from latentvla_training.planner.targets import (
 
 Item = dict[str, Any]
 
+#: What odometry and the route say, in the order that networks read it.
+EGO_INPUTS = ("ego_history", "ego_history_mask", "ego_dynamics", "ego_dynamics_mask", "command")
 _INPUTS = tuple(name for name in Observation.INPUTS if name != "images")
 
 
@@ -47,6 +51,7 @@ class SceneDataset(Dataset[Item]):
         with_targets: also compute the auxiliary targets (all of them now: workers then share them).
         blank: zero images, without decoding any: for the planner that never sees.
         seed: of the augmentation.
+        hide_odometry: see ``RunSettings``; of augmented samples.
     """
 
     def __init__(
@@ -57,12 +62,13 @@ class SceneDataset(Dataset[Item]):
         with_targets: bool = False,
         blank: bool = False,
         seed: int = 0,
+        hide_odometry: float = 0.0,
     ) -> None:
         self.reader = reader
         self.config = config
         self.augmentation = augmentation
         self.blank = blank
-        self.seed = seed
+        self.seed, self.hide_odometry = seed, hide_odometry
         self._targets: list[AuxiliaryTargets] | None = None
         if with_targets:
             self._targets = compute_targets(reader, raster_grid(config))
@@ -87,7 +93,11 @@ class SceneDataset(Dataset[Item]):
         item: Item = {name: columns[name][index].copy() for name in _INPUTS}
         item["images"] = self.images(index)
         if self.augmentation is not None:
-            augment(item, self.augmentation, np.random.default_rng((self.seed, position)))
+            rng = np.random.default_rng((self.seed, position))
+            augment(item, self.augmentation, rng)
+            if self.hide_odometry and rng.random() < self.hide_odometry:
+                for name in EGO_INPUTS:
+                    item[name] = np.asarray(np.zeros_like(item[name]) + HIDDEN_ODOMETRY[name])
         item["future"] = columns["future_2hz"][index]
         item["future_mask"] = columns["future_mask"][index]
         item["index"] = np.int64(index)
@@ -105,10 +115,13 @@ def scenes_to_learn_from(reader: ShardReader) -> NDArray[np.int64]:
     """Return the Scenes that training uses: not those where the expert scores 0 in either score.
 
     Nothing can learn from a failed example (experiments.md section 2). Tests keep every Scene, and
-    so does training where a Scene has no labels to score by.
+    so does training where a Scene has no labels to score by. A start beside the driven path is
+    rendered by who knows pose and map: a drive without odometry has none.
     """
     columns = reader.columns
-    return np.flatnonzero((columns["expert_pdms"] != 0.0) & (columns["expert_epdms"] != 0.0))
+    good = (columns["expert_pdms"] != 0.0) & (columns["expert_epdms"] != 0.0)
+    beside = np.array([RECOVERY in str(tags).split(",") for tags in columns["tags"]], np.bool_)
+    return np.flatnonzero(good & (reader.has_odometry | ~beside))
 
 
 def scenes_to_imitate(reader: ShardReader, labelled_repeats: int = 1) -> NDArray[np.int64]:
@@ -118,7 +131,7 @@ def scenes_to_imitate(reader: ShardReader, labelled_repeats: int = 1) -> NDArray
         labelled_repeats: how often a Scene with labels is among them, where others have none.
     """
     scenes = scenes_to_learn_from(reader)
-    scenes = scenes[reader.has_odometry[scenes]]
+    scenes = scenes[reader.columns["future_mask"][scenes].any(axis=1)]
     if labelled_repeats == 1 or reader.labelled.all():
         return scenes
     return np.repeat(scenes, np.where(reader.labelled[scenes], labelled_repeats, 1))

@@ -7,13 +7,14 @@ itself, whose weights come with the package in ``released/host``.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.config import PlannerConfig
 from latentvla_ros.model.planner import StudentPlanner
 from latentvla_ros.runtime.bundle import WEIGHTS_FILE, Bundle, load_bundle
+from latentvla_training.engine.recipe import SHARES, DataSettings
 from latentvla_training.planner.release import load_run
 from latentvla_training.planner.released import released_folder
 
@@ -26,6 +27,7 @@ class Host:
 
     Attributes:
         codebook: that its latent actions are of; None while they have no meaning.
+        data: what it was told; all where nothing says otherwise.
         bundle_sha256: of the bundle that it comes from; None of a run.
     """
 
@@ -33,6 +35,7 @@ class Host:
     identity: str
     codebook: str | None = None
     bundle_sha256: str | None = None
+    data: DataSettings = field(default_factory=DataSettings)
 
 
 def bundle_planner(bundle: Bundle) -> StudentPlanner:
@@ -83,10 +86,12 @@ def bundle_host(name_or_path: str) -> Host:
 
 def _of_bundle(bundle: Bundle) -> Host:
     manifest = bundle.manifest
+    made = manifest.provenance
     return replace(
         _host(manifest.bundle_id, bundle_planner(bundle)),
         codebook=manifest.codebook_id,
         bundle_sha256=bundle.content_sha256,
+        data=DataSettings(**{name: made[name] for name in SHARES if name in made}),
     )
 
 
@@ -97,8 +102,8 @@ def run_host(folder: Path) -> Host:
         FileNotFoundError: the folder holds no run with a checkpoint.
         ContractError: it is no planner's run.
     """
-    _, planner, step = load_run(folder)
-    return _host(f"{folder.name}-step{step}", planner)
+    recipe, planner, step = load_run(folder)
+    return replace(_host(f"{folder.name}-step{step}", planner), data=recipe.data)
 
 
 def _host(name: str, planner: StudentPlanner) -> Host:

@@ -18,7 +18,7 @@ from latentvla_ros.model.planner import StudentPlanner
 from latentvla_ros.runtime.bundle import load_bundle, write_manifest
 from latentvla_training.data.shards import ShardReader, load_split
 from latentvla_training.engine.checkpoint import load_checkpoint
-from latentvla_training.engine.recipe import DataSettings, LoopSettings, Recipe, build
+from latentvla_training.engine.recipe import SHARES, DataSettings, LoopSettings, Recipe, build
 from latentvla_training.export.bundle_writer import make_manifest, write_bundle
 from latentvla_training.export.parity import Parity
 from latentvla_training.planner.baselines import EgoStatusSettings, train_ego_status
@@ -193,6 +193,7 @@ def run_provenance(data: DataSettings, run: LoopSettings, step: int) -> dict[str
         "steps": step,
         "passes": step * run.batch_size,
         "data": hashes,
+        **{name: share for name in SHARES if (share := getattr(data, name)) < 1.0},
         "torch": version("torch"),
         "timm": version("timm"),
         "commit": commit(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
@@ -15,7 +16,7 @@ from latentvla_ros.model.planner import Encoded, StudentPlanner
 from latentvla_training.data.shards import ShardReader, load_split
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.loop import run_training
-from latentvla_training.engine.recipe import Recipe
+from latentvla_training.engine.recipe import DataSettings, Recipe, build
 from latentvla_training.planner.auxiliary import AuxiliaryHeads, auxiliary_loss
 from latentvla_training.planner.baselines import EgoStatusSettings, train_ego_prior
 from latentvla_training.planner.dataset import RunSampler, SceneDataset, collate, scenes_to_imitate
@@ -96,7 +97,10 @@ class PlannerTask:
         self.recipe = recipe
         hidden = recipe.augmentation
         prior = EgoStatusSettings(
-            steps=recipe.run.prior_steps, drop_command=hidden.drop_command, seed=recipe.run.seed
+            steps=recipe.run.prior_steps,
+            drop_command=hidden.drop_command,
+            hide_odometry=recipe.run.hide_odometry,
+            seed=recipe.run.seed,
         )
         net = train_ego_prior(train, prior, hidden.drop_ego_state)
         torch.manual_seed(recipe.run.seed)
@@ -104,7 +108,13 @@ class PlannerTask:
         module.planner.ego_prior.load_state_dict(net.prior.state_dict())
         self.module: nn.Module = module
         self.train = SceneDataset(
-            train, recipe.model, recipe.augmentation, True, recipe.blank_images, recipe.run.seed
+            train,
+            recipe.model,
+            recipe.augmentation,
+            True,
+            recipe.blank_images,
+            recipe.run.seed,
+            recipe.run.hide_odometry,
         )
         chosen = np.linspace(0, len(val) - 1, min(len(val), recipe.run.validate_scenes))
         self.val = Subset(
@@ -219,8 +229,18 @@ def train_planner(
     """Train a recipe in ``folder`` (or continue there); returns the averaged ``TrainedPlanner``.
 
     The run that a recipe starts from is looked up beside ``folder``.
+
+    Raises:
+        ContractError: it was told more than the recipe's data allow.
     """
     data = recipe.data
+    before = folder.parent / recipe.start_from
+    if recipe.start_from:  # what ships was told everything
+        path = before / "recipe.yaml"
+        told = DataSettings()
+        if path.is_file():
+            told = build(Recipe, yaml.safe_load(path.read_text(encoding="utf-8")), str(path)).data
+        data.check_told(f"start_from {recipe.start_from}", told)
     task = PlannerTask(
         recipe,
         load_split(data.train_split).part(
@@ -230,5 +250,5 @@ def train_planner(
     )
     if recipe.start_from and load_checkpoint(folder) is None:
         assert isinstance(task.module, TrainedPlanner)
-        start_from(task.module, folder.parent / recipe.start_from)
+        start_from(task.module, before)
     return run_training(task, recipe, folder, stop_after_steps, progress)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latentvla_training.distill import tables
-from latentvla_training.distill.contenders import STUDENT, TEACHER
+from latentvla_training.distill.settings import STUDENT, TEACHER
 from latentvla_training.planner.contenders import FREE, HOST
 from latentvla_training.report.distill_tables import tag_gains
 from latentvla_training.report.figure import draw_interval, plain, save

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from latentvla_training.distill import tables
-from latentvla_training.distill.contenders import STUDENT, TEACHER
 from latentvla_training.distill.costs import ANSWER
+from latentvla_training.distill.settings import STUDENT, TEACHER
 from latentvla_training.planner.contenders import FREE, HOST
 from latentvla_training.planner.scene_groups import TAG
 from latentvla_training.report import markdown as md
@@ -114,9 +114,9 @@ def _regime(found: Mapping[str, Any]) -> str:
     share = 100 * found["regime"].get("odometry_share", 1.0)
     if share < 100:
         return (
-            f" **Scarce odometry**: how the ego moved, maps, road users and lights are known of "
-            f"{share:.0f} % of the drives, which are imitated; of the others there are pictures "
-            "alone, which codebook, teacher and a student's lessons see."
+            " **Scarce odometry**: how the ego moved, maps, road users and lights are known of "
+            f"about {share:.0f} % of the drives, which are imitated; of the others there are "
+            "pictures alone, which codebook, teacher and a student's lessons see."
         )
     share = 100 * found["regime"]["labelled_share"]
     return (
@@ -177,7 +177,9 @@ def _rows_beside(file: ResultFile, split: str, beside: SplitResults | None) -> l
     others = {(entry.identity.get("data") or {}).get("content_sha256") for entry in beside.files}
     stale = beside.stale or others != {own}
     rows = []
-    for row in _BESIDE if _full(file.document) else _BESIDE[:-1]:
+    scarce = file.document["regime"].get("odometry_share", 1.0) < 1.0
+    known = _BESIDE[:1] if scarce else _BESIDE[:-1]  # the others have learned of all drives
+    for row in _BESIDE if _full(file.document) else known:
         figures = {
             name: [mean.value, mean.low, mean.high]
             for name in tables.FIGURES

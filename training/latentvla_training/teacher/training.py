@@ -18,7 +18,7 @@ from latentvla_training.data.shards import ShardReader, load_split
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.loop import run_training
 from latentvla_training.engine.recipe import DataSettings, build
-from latentvla_training.latent_action.codes import MISSING, LatentCodes, load_codes, scenes_identity
+from latentvla_training.latent_action.codes import MISSING, LatentCodes, load_codes
 from latentvla_training.planner.dataset import RunSampler, collate, scenes_to_learn_from
 from latentvla_training.teacher.baselines import train_net
 from latentvla_training.teacher.dataset import TeacherDataset, check_codes, scenes_with_codes
@@ -49,23 +49,17 @@ def open_coded_split(
 
     Raises:
         FileNotFoundError: there are no Scenes or no codes.
-        ContractError: the codes are of other Scenes; names both.
+        ContractError: the codes are of other Scenes, or of a codebook that was told more odometry;
+            names both.
     """
     reader = load_split(split)
     codes = load_codes(codes_folder / f"{split}.safetensors")
     check_codes(reader, codes)
     if data is None:
         return CodedSplit(reader, codes)
+    codes.check_told(data)
     reader = reader.part(data.max_shards, data.labelled_share, data.odometry_share)
-    count = len(reader)
-    few = replace(
-        codes,
-        scenes_id=scenes_identity(reader),
-        tokens=codes.tokens[:count],
-        environment=codes.environment[:count],
-        ego=codes.ego[:count],
-    )
-    return CodedSplit(reader, few)
+    return CodedSplit(reader, codes.of_scenes(reader))
 
 
 def with_codes(recipe: TeacherRecipe, train: CodedSplit, val: CodedSplit) -> TeacherRecipe:
@@ -230,9 +224,10 @@ def check_same_model(before: TeacherRecipe, recipe: TeacherRecipe) -> None:
     """Check that a recipe can go on from the run of another.
 
     Raises:
-        ContractError: it is of another model, other pictures, codes or Scenes; names both.
+        ContractError: it is of another model, other pictures, codes or Scenes, or has read more of
+            them; names both.
     """
-    for name in ("model", "pictures", "codebook", "scenes"):
+    for name in ("model", "pictures", "codebook", "scenes", "data"):
         found, wanted = getattr(before, name), getattr(recipe, name)
         if found != wanted:
             raise ContractError(f"start_from {recipe.start_from}: {name}", found, wanted)

@@ -14,8 +14,8 @@ import torch
 from latentvla_training import cli
 from latentvla_training.distill import commands
 from latentvla_training.distill import costs as costs_module
-from latentvla_training.distill.contenders import CONTENDERS
 from latentvla_training.distill.export import load_student
+from latentvla_training.distill.settings import CONTENDERS
 from latentvla_training.planner.hosts import Host, bundle_planner
 
 from latentvla_ros.runtime.bundle import load_bundle

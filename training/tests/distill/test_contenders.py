@@ -31,7 +31,7 @@ from latentvla_training.distill.student import (
 )
 from latentvla_training.distill.teaching import Teaching, check_vocabulary, open_teaching
 from latentvla_training.distill.token_scores import by_codes
-from latentvla_training.latent_action.codes import Vocabulary
+from latentvla_training.latent_action.codes import Vocabulary, load_codes, save_codes
 from latentvla_training.planner.contenders import HOST, CodedSplit, open_splits
 from latentvla_training.planner.head_training import HeadTask
 from latentvla_training.planner.hosts import Host
@@ -160,7 +160,18 @@ def test_where_odometry_is_scarce_pictures_teach_and_the_rest_is_imitated(
 ) -> None:
     data = replace(recipe.heads.data, max_shards=0, odometry_share=0.5)
     scarce = replace(recipe, heads=replace(recipe.heads, data=data))
-    splits = open_splits(host, scarce.heads, str(place.codes), ("test",), progress=False)
+    codes = tmp_path / "codes"
+    with pytest.raises(ContractError, match=r"odometry_share of host tiny-1-.*at most 0\.5"):
+        open_splits(host, scarce.heads, str(place.codes), ("test",), progress=False)
+    host = replace(host, data=data)
+    with pytest.raises(ContractError, match=r"odometry_share of codebook test-.*at most 0\.5"):
+        open_splits(host, scarce.heads, str(place.codes), ("test",), progress=False)
+    with pytest.raises(ContractError, match="--codes: found 'kinematic'"):
+        open_splits(host, scarce.heads, "kinematic", ("test",), progress=False)
+    for split in SPLITS:
+        told_less = replace(load_codes(place.codes / f"{split}.safetensors"), odometry_share=0.5)
+        save_codes(codes / f"{split}.safetensors", told_less)
+    splits = open_splits(host, scarce.heads, str(codes), ("test",), progress=False)
     with pytest.raises(ContractError, match=r"expected .+ without odometry"):
         open_teaching(str(place.teacher), splits)  # its states know how these drives went
     teacher = replace(place.run, recipe=replace(place.run.recipe, data=data))

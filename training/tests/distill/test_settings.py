@@ -37,8 +37,9 @@ def test_shipped_recipes_differ_from_their_base_in_the_student_alone() -> None:
             data = found.heads.data
             assert found.family == found.name
             assert min(data.labelled_share, data.odometry_share) == 0.1
-            everywhere = replace(found.heads, data=nano.heads.data)
-            assert replace(found, name=nano.name, heads=everywhere) == nano
+            everywhere = replace(found.heads, data=nano.heads.data, run=nano.heads.run)
+            assert bool(found.pseudo_odometry) == (data.odometry_share < 1.0)
+            assert replace(found, name=nano.name, heads=everywhere, pseudo_odometry="") == nano
         elif found.base == "nano_scarce_odometry":
             lower = load_distill_recipe(found.base)
             assert found.family == found.base and found.student != lower.student
@@ -76,6 +77,16 @@ def test_a_student_that_cannot_reach_the_plan_is_refused() -> None:
     apart = replace(nano.student, fusion=False, end_to_end=True)
     with pytest.raises(ContractError, match=r"student\.fusion.*proposals_only: false"):
         replace(nano, student=apart)
+
+
+def test_nothing_is_guessed_where_odometry_is_known() -> None:
+    with pytest.raises(
+        ContractError, match=r"pseudo_odometry: found 'nano'.*odometry_share below 1"
+    ):
+        replace(load_distill_recipe("nano"), pseudo_odometry="nano")
+    scarce = load_distill_recipe("nano_scarce_odometry")
+    assert scarce.contenders[-1] == "pseudo_trajectories"
+    assert "pseudo_trajectories" not in load_distill_recipe("nano").contenders
 
 
 def test_a_base_may_have_a_base_but_not_itself(tmp_path: Path) -> None:

@@ -89,12 +89,16 @@ def test_failed_examples_are_left_out(reader: ShardReader) -> None:
     assert scenes_to_imitate(reader).tolist() == list(range(len(reader)))  # nothing known of them
     scores = np.array([0.9, 0.0, np.nan, 0.4, 0.8])
     lights = np.array([0.8, 0.0, np.nan, 0.4, 0.0])
-    known = np.array([True, True, True, False, True])
-    scored = SimpleNamespace(
-        columns={"expert_pdms": scores, "expert_epdms": lights}, has_odometry=known
-    )
+    known = np.array([[True, False]] * 3 + [[False, False]] + [[True, True]])
+    columns = {"expert_pdms": scores, "expert_epdms": lights, "future_mask": known}
+    columns["tags"] = np.array(["clear", "clear,recovery", "clear,recovery", "fog", "night"])
+    scored = SimpleNamespace(columns=columns, has_odometry=np.array([True] * 5))
     kept = scenes_to_learn_from(scored)  # type: ignore[arg-type]
     assert kept.tolist() == [0, 2, 3]
+    pictures = SimpleNamespace(
+        columns=columns, has_odometry=np.array([True, True, False, False, True])
+    )
+    assert scenes_to_learn_from(pictures).tolist() == [0, 3]  # type: ignore[arg-type]
     assert scenes_to_imitate(scored).tolist() == [0, 2]  # type: ignore[arg-type]
     shown = {scene for batch in RunSampler(kept, 2, 9) for _, scene in batch}
     assert shown == {0, 2, 3}
@@ -235,7 +239,8 @@ def test_odometry_that_is_hidden_decides_nothing(tmp_path: Path, tiny: PlannerCo
     assert scenes_to_learn_from(one).tolist() == list(range(6))
     assert scenes_to_imitate(one).tolist() == [3, 4, 5]
     assert [text.endswith("without odometry") for text in one.contents()] == [True, False]
-    assert one.part(labelled_share=0.5).part() is not one and one.part() is one
+    assert one.part(odometry_share=0.6).part() is one.part() is one  # nothing is shown again
+    assert one.part(1).has_odometry.tolist() == one.has_odometry.tolist()  # what can be imitated
     module = TrainedPlanner(Recipe("tiny", model=tiny)).eval()
     batch = collate([SceneDataset(one, tiny, with_targets=True)[row] for row in (0, 4)])
     losses = module({name: value[:1] for name, value in batch.items()})

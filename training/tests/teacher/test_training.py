@@ -84,6 +84,10 @@ def test_odometry_of_drives_that_have_none_decides_nothing(
     place: Place, recipe: TeacherRecipe
 ) -> None:
     scarce = replace(recipe, data=DataSettings(odometry_share=0.5))
+    with pytest.raises(ContractError, match=r"odometry_share of codebook test-.*at most 0\.5"):
+        open_coded_split("train", place.codes, scarce.data)
+    told_less = replace(load_codes(place.codes / "train.safetensors"), odometry_share=0.5)
+    save_codes(place.codes / "train.safetensors", told_less)
 
     def trained(name: str) -> tuple[nn.Module, NDArray[np.float16], list[str]]:
         folder = place.root / name
