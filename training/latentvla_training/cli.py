@@ -17,7 +17,12 @@ from latentvla_training.data.commands import Bag
 from latentvla_training.distill.commands import Distill
 from latentvla_training.latent_action.commands import Codebook
 from latentvla_training.pipeline.commands import All
-from latentvla_training.planner.commands import Describe, OracleCodes, PseudoOdometry
+from latentvla_training.planner.commands import (
+    Describe,
+    OracleCodes,
+    PretrainTrunk,
+    PseudoOdometry,
+)
 from latentvla_training.report.commands import Report, Status
 from latentvla_training.report.scoring_commands import BenchScoring, ScoreVectors
 from latentvla_training.teacher.commands import Teacher
@@ -201,6 +206,7 @@ Commands = (
     | Annotated[ReleaseBaselines, tyro.conf.subcommand("release-baselines")]
     | Annotated[ProbeLights, tyro.conf.subcommand("probe-lights")]
     | Annotated[OracleCodes, tyro.conf.subcommand("oracle-codes")]
+    | Annotated[PretrainTrunk, tyro.conf.subcommand("pretrain-trunk")]
     | Annotated[PseudoOdometry, tyro.conf.subcommand("pseudo-odometry")]
     | Annotated[Describe, tyro.conf.subcommand("describe")]
     | Codebook

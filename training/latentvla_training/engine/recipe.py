@@ -171,12 +171,14 @@ class Recipe:
     Attributes:
         name: of the recipe, and of the run unless another is given.
         start_from: name of a run whose averaged weights this one begins with; "" for none.
+        trunk_from: name of a run of ``pretrain-trunk`` whose image trunk it begins with; "": none.
         blank_images: train on images that are all zero (the baseline that cannot see).
         model, data, augmentation, loss, optimizer, run: settings.
     """
 
     name: str
     start_from: str = ""
+    trunk_from: str = ""
     blank_images: bool = False
     model: PlannerConfig = field(default_factory=PlannerConfig)
     data: DataSettings = field(default_factory=DataSettings)
@@ -184,6 +186,11 @@ class Recipe:
     loss: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     run: RunSettings = field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        if self.trunk_from and (self.start_from or self.blank_images):
+            wanted = '"" with start_from or blank images, which leave no trunk to begin with'
+            raise ContractError("trunk_from", self.trunk_from, wanted)
 
 
 def build(record: type[Record], values: Any, where: str) -> Record:

@@ -1,4 +1,4 @@
-"""``latentvla-train oracle-codes``, ``pseudo-odometry`` and ``describe``.
+"""``latentvla-train pretrain-trunk``, ``pseudo-odometry``, ``oracle-codes`` and ``describe``.
 
 Nothing heavy is imported before it runs.
 """
@@ -108,6 +108,35 @@ class Describe:
         print(as_json(found) if self.json == () else found.lines())
         if self.dry_run:
             print(dry_run(recipe).lines(), file=sys.stderr if self.json == () else sys.stdout)
+        return 0
+
+
+@dataclass(frozen=True)
+class PretrainTrunk:
+    """Pre-train a planner's image trunk on unlabelled pictures; the same command again goes on."""
+
+    recipe: str = "nano"
+    """Name of a shipped recipe, or a YAML file."""
+    run: str = ""
+    """Name of the run below runs/, or a folder; trunk_RECIPE by default."""
+    processes: int = 1
+    """Processes, each with a share of every batch (GPUs, or CPU cores)."""
+
+    def __call__(self) -> int:
+        from latentvla_training.data.shards import split_shards
+        from latentvla_training.engine.launch import launch, needs_launch
+        from latentvla_training.planner.trunk_pretraining import load_trunk_recipe, pretrain_trunk
+
+        if self.processes < 1:
+            raise ContractError("--processes", self.processes, "at least 1")
+        recipe = load_trunk_recipe(self.recipe)
+        for split in (recipe.data.train_split, recipe.data.val_split):
+            split_shards(split)
+        if needs_launch(self.processes):
+            return launch(sys.argv[1:], self.processes)
+        folder = _run_folder(self.run or f"trunk_{recipe.name}")
+        pretrain_trunk(recipe, folder)
+        print(f"{folder}: done")
         return 0
 
 

@@ -287,9 +287,11 @@ def say_motion_of_all(net: MotionNet, recipe: PseudoOdometryRecipe, progress: bo
     write_motion(path, net, recipe, train, say_motion(net, recipe, train, progress))
     val = load_split(data.val_split)
     motion = say_motion(net, recipe, val, progress).astype(np.float64)
-    said = assumed_columns(val, motion)["future_2hz"][..., :2]
-    error = np.linalg.norm(said - val.columns["future_2hz"][..., :2], axis=-1).mean(axis=1)
-    known = np.isfinite(error)
+    said = assumed_columns(val, motion)
+    known = said["future_mask"].all(axis=1)
+    error = np.linalg.norm((said["future_2hz"] - val.columns["future_2hz"])[..., :2], axis=-1).mean(
+        axis=1
+    )
     return (
         f"{path}: made; on {known.sum()} Scenes of {data.val_split} the pseudo-trajectories are "
         f"{error[known].mean() if known.any() else float('nan'):.2f} m from the driven ones"
@@ -365,6 +367,7 @@ def assumed_columns(reader: ShardReader, motion: NDArray[np.float64]) -> dict[st
         pose = se2.compose(pose, np.where(whole[:, None], motion[rows], 0.0))
         future[whole, step] = pose[whole]
     known = np.isfinite(future).all(axis=2)
+    future[known.any(axis=1)[:, None] & ~known] = 0.0  # masked in a future that is imitated
     history, seen = np.zeros((count, _PAST + 1, 3)), np.zeros((count, _PAST + 1), np.bool_)
     pose, whole = np.zeros((count, 3)), np.ones(count, np.bool_)
     for step in range(_PAST):

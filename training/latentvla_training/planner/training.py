@@ -22,6 +22,7 @@ from latentvla_training.planner.baselines import EgoStatusSettings, train_ego_pr
 from latentvla_training.planner.dataset import RunSampler, SceneDataset, collate, scenes_to_imitate
 from latentvla_training.planner.losses import imitation_loss, selected_ade
 from latentvla_training.planner.plan_quality import PlanQuality
+from latentvla_training.planner.trunk_pretraining import take_trunk
 
 DECISION_ADE_M = 2.0
 
@@ -251,4 +252,7 @@ def train_planner(
     if recipe.start_from and load_checkpoint(folder) is None:
         assert isinstance(task.module, TrainedPlanner)
         start_from(task.module, before)
+    if recipe.trunk_from and load_checkpoint(folder) is None:
+        assert isinstance(task.module, TrainedPlanner)
+        take_trunk(task.module.planner.image_encoder, folder.parent / recipe.trunk_from)
     return run_training(task, recipe, folder, stop_after_steps, progress)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latentvla_training.distill import tables
-from latentvla_training.distill.settings import STUDENT, TEACHER
+from latentvla_training.distill.settings import PSEUDO, STUDENT, TEACHER
 from latentvla_training.planner.contenders import FREE, HOST
 from latentvla_training.report.distill_tables import tag_gains
 from latentvla_training.report.figure import draw_interval, plain, save
@@ -30,6 +30,7 @@ _COLOURS = {
     "host_as_given": "#b9bec8",
     HOST: "#6b7a94",
     FREE: "#8c6fae",
+    PSEUDO: "#3f8f9e",
     TEACHER: "#d1a03c",
     STUDENT: "#d1495b",
     "expert": "#2e7d4f",

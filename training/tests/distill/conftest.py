@@ -49,7 +49,7 @@ def write_split(split: str) -> ShardReader:
             scene = make_scene(index, network)
             reference = scene.labels.future_10hz.astype(np.float64)
             labels = replace(scene.labels, pdm_reference_10hz=reference)
-            scenes.append(replace(scene, labels=labels))
+            scenes.append(replace(scene, stamp_ns=index * 500_000_000, labels=labels))
         write_shard(split_folder(split) / f"{network}-00.parquet", scenes, SHARD_RECIPE)
     return load_split(split)
 

@@ -21,7 +21,12 @@ from latentvla_training.distill.contenders import (
 )
 from latentvla_training.distill.export import load_student
 from latentvla_training.distill.pooling import TEACHER_ACTION, TEACHER_VISUAL
-from latentvla_training.distill.settings import DistillRecipe, StudentSettings, of_seed
+from latentvla_training.distill.settings import (
+    PSEUDO,
+    DistillRecipe,
+    StudentSettings,
+    of_seed,
+)
 from latentvla_training.distill.student import (
     CODES,
     GREEDY,
@@ -35,6 +40,11 @@ from latentvla_training.latent_action.codes import Vocabulary, load_codes, save_
 from latentvla_training.planner.contenders import HOST, CodedSplit, open_splits
 from latentvla_training.planner.head_training import HeadTask
 from latentvla_training.planner.hosts import Host
+from latentvla_training.planner.pseudo_odometry import (
+    MotionNet,
+    load_pseudo_recipe,
+    write_motion,
+)
 from latentvla_training.planner.release import load_run
 from latentvla_training.teacher.cache import (
     CachedTeacher,
@@ -187,13 +197,29 @@ def test_where_odometry_is_scarce_pictures_teach_and_the_rest_is_imitated(
 
     monkeypatch.setattr(contenders, "run_training", note)
     contest = Contest(host, scarce, splits, teaching, tmp_path / "runs")
-    for contender in (HOST, STUDENT):
+    with pytest.raises(ContractError, match="a recipe with pseudo_odometry"):
+        train_contender(PSEUDO, contest)
+    motion = np.tile([2.0, 0.0, 0.0], (8, 1))
+    net = load_pseudo_recipe("smoke")
+    monkeypatch.setattr(contenders, "pseudo_file", lambda name, split: tmp_path / name / split)
+    write_motion(tmp_path / "smoke" / "train", MotionNet(net), net, splits["train"].reader, motion)
+    contest = replace(contest, recipe=replace(scarce, pseudo_odometry="smoke"))
+    for contender in (HOST, PSEUDO, STUDENT):
         module = train_contender(contender, contest, progress=False).module
         assert all(torch.isfinite(value).all() for value in module.state_dict().values())
     known = set(range(4, 8))
     assert learned == {
-        "host": known, "teacher": known, "reasoner": set(range(8)), "student": known
-    }  # fmt: skip
+        "host": known,
+        "pseudo_trajectories": set(range(3)) | known,  # the last has no future
+        "teacher": known,
+        "reasoner": set(range(8)),
+        "student": known,
+    }
+    with pytest.raises(ContractError, match=r"assumed: 'smoke-\w+' there, 'smoke-\w+' here"):
+        write_motion(
+            tmp_path / "smoke" / "train", MotionNet(net), net, splits["train"].reader, motion
+        )
+        train_contender(PSEUDO, contest)
 
 
 def test_runs_of_others_are_refused_by_both_names(contest: Contest) -> None:
