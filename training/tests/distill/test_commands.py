@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +17,28 @@ from latentvla_training.distill import commands
 from latentvla_training.distill import costs as costs_module
 from latentvla_training.distill.export import load_student
 from latentvla_training.distill.settings import CONTENDERS
+from latentvla_training.latent_action.codes import Vocabulary, load_codes, save_codes
 from latentvla_training.planner.hosts import Host, bundle_planner
 
 from latentvla_ros.runtime.bundle import load_bundle
 
 from .conftest import CODEBOOK, Place
 
+ALONE = "name: smoke_alone\nbase: smoke\nstudent: {kl: 0.0, features: 0.0}\n"
 VARIANT = "name: smoke_causal\nbase: smoke\nstudent: {autoregressive: true}\n"
+
+
+def other_codes(place: Place, folder: Path) -> Path:
+    """Write codes of a codebook of 8 entries for all splits."""
+    for path in place.codes.glob("*.safetensors"):
+        codes = load_codes(path)
+        few = np.where(codes.ego < 0, codes.ego, codes.ego % 8).astype(np.int8)
+        vocabulary = Vocabulary(8)
+        save_codes(
+            folder / path.name,
+            replace(codes, codebook_id="eight-0", vocabulary=vocabulary, ego=few, environment=few),
+        )
+    return folder
 
 
 @pytest.fixture
@@ -31,7 +47,8 @@ def run(monkeypatch: pytest.MonkeyPatch, host: Host) -> Callable[[str], object]:
     monkeypatch.setattr(commands, "_host", lambda *_: host)
 
     def outcome(arguments: str) -> object:
-        monkeypatch.setattr(sys, "argv", ["latentvla-train", "distill", *arguments.split()])
+        words = ["" if word == "NONE" else word for word in arguments.split()]
+        monkeypatch.setattr(sys, "argv", ["latentvla-train", "distill", *words])
         with pytest.raises(SystemExit) as caught:
             cli.main()
         return caught.value.code
@@ -56,13 +73,18 @@ def test_from_training_to_the_bundle(
     known = f"--codes {place.codes} --teacher {place.teacher} --run {runs}"
     assert run(f"train --recipe smoke {known} --seeds 0") == 0
     assert run(f"train --recipe {variant} {known} --seeds 0 --contenders student") == 0
-    told = f"evaluate --recipe smoke --variants {variant} {known} --seeds 0 --splits test"
+    alone, eight = tmp_path / "smoke_alone.yaml", other_codes(place, tmp_path / "eight")
+    alone.write_text(ALONE)
+    other = f"--codes {eight} --run {runs} --teacher"
+    assert run(f"train --recipe {alone} {other} NONE --seeds 0 --contenders student") == 0
+    both = f"{variant} {alone}@{eight}"
+    told = f"evaluate --recipe smoke --variants {both} {known} --seeds 0 --splits test"
     assert run(f"{told} --json {result}") == 0
     printed = capsys.readouterr().out
     assert "host + distilled" in printed and "nats from the teacher" in printed
     document = json.loads(result.read_text())
     assert (document["teacher"], document["codebook"]) == (place.teacher_id, CODEBOOK)
-    rows = [*CONTENDERS, "student:smoke_causal"]
+    rows = [*CONTENDERS, "student:smoke_causal", "student:smoke_alone@eight-0"]
     assert document["contenders"] == rows
     found = document["splits"]["test"]
     assert found["scenes"] == 8 and set(found["rows"]) == {"host_as_given", *rows, "expert"}
@@ -70,9 +92,10 @@ def test_from_training_to_the_bundle(
     means = [found["rows"][row]["pdms"][0] for row in ("student", "host")]
     assert value == pytest.approx(means[0] - means[1], abs=2e-6)
     assert set(found["tokens"]["student"]) == {"nll", "accuracy", "kl", "agreement"}
-    assert set(found["tokens"]["teacher"]) == {"nll", "accuracy"}
+    for other_row in ("teacher", rows[-1]):  # no teacher says those codes
+        assert set(found["tokens"][other_row]) == {"nll", "accuracy"}
     assert document["gates"]["host"] == [0.0] and document["gates"]["student"] != [0.0]
-    assert document["identity"]["recipes"].keys() == {"smoke", "smoke_causal"}
+    assert document["identity"]["recipes"].keys() == {"smoke", "smoke_causal", "smoke_alone"}
     costs = document["costs"]
     assert set(costs["rows"]) == {*rows, "teacher_answer"} and costs["pinned"] == pinned
     host, student, online, answer = (
