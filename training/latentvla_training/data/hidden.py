@@ -78,8 +78,18 @@ def forget_motion_of_views(
     if len(views) != masks.shape[1]:
         expected = "slots and times of its views in the footer, to hide odometry"
         raise ContractError(f"shard {name}: views", views, expected)
+    for row in range(len(masks)):
+        place_as_now(masks[row], poses[row], views_now(views))
+
+
+def views_now(views: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    """Return for every view the one of the same camera at t0, -1 where there is none."""
     now = {view["slot"]: n for n, view in enumerate(views) if view["time_offset_s"] == 0.0}
-    for number, view in enumerate(views):
-        known = view["slot"] in now
-        masks[:, number] &= known
-        poses[:, number] = poses[:, now[view["slot"]]] if known else np.eye(4)
+    return tuple(now.get(view["slot"], -1) for view in views)
+
+
+def place_as_now(mask: NDArray[np.bool_], poses: NDArray[np.float32], now: Sequence[int]) -> None:
+    """Put, in place, views of a Scene, (V,) and (V, 4, 4), where ``views_now`` stand."""
+    for number, other in enumerate(now):
+        mask[number] &= other >= 0
+        poses[number] = poses[other] if other >= 0 else np.eye(4)

@@ -11,11 +11,13 @@ A folder refuses the run of other settings, another host, codebook, teacher or o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from latentvla_ros.contract import CODEBOOK_SIZE, ContractError
@@ -126,9 +128,13 @@ class Contest:
 
 
 def _scenes_shown(reader: ShardReader) -> str:
-    """Return the identity of Scenes, and of how many drives among them there is odometry."""
-    share = reader.odometry_share
-    return scenes_identity(reader) + (f", odometry of {share:g}" if share < 1.0 else "")
+    """Return the identity of Scenes, and which drives among them have odometry and labels."""
+    found = scenes_identity(reader)
+    for what, there in (("odometry", reader.has_odometry), ("labels", reader.labelled)):
+        if not there.all():
+            drives = "".join(np.unique(reader.columns["token"][there].astype(str)))
+            found += f", {what} of {hashlib.sha256(drives.encode()).hexdigest()[:16]}"
+    return found
 
 
 @dataclass(frozen=True)

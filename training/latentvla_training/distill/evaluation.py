@@ -100,7 +100,9 @@ class Variant:
         Raises:
             ContractError: no such recipe, or its student does not learn of codes alone.
         """
-        name, _, codes = text.partition("@")
+        name, at, codes = text.rpartition("@")
+        if not at or Path(text).is_file():
+            name, codes = text, ""
         if codes and not Path(codes).is_dir():
             codes = str(codes_folder(codes))
         return cls(load_distill_recipe(name), codes)
@@ -217,6 +219,8 @@ def evaluate(
         if variant.codes:
             own_splits = open_splits(host, recipe.heads, variant.codes, split_names, progress)
         row = variant.row(own_splits)
+        if row in {entry for entry, _, _ in entries}:
+            raise ContractError("--variants", row, "rows that are all different")
         entries.append((row, STUDENT, variant.recipe))
         if variant.codes:
             others[row] = own_splits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from latentvla_ros.model.config import PlannerConfig
 from latentvla_training.distill.settings import PoolingSettings, ReasonerPhase, StudentSettings
@@ -81,4 +81,4 @@ class StudentRun(ContenderRun):
     student: StudentSettings
     pooling: PoolingSettings
     model: PlannerConfig
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)

@@ -130,6 +130,8 @@ def load_one_stage(folder: Path) -> OneStage:
     encoder = FrameEncoder(recipe.frames)
     load_frame_encoder(folder, encoder)
     encoder.eval().requires_grad_(False)
+    if load_checkpoint(folder / ONE_STAGE) is None:
+        raise FileNotFoundError(f"{folder} has no control {ONE_STAGE}; codebook train --controls")
     stage = load_stage(folder, ONE_STAGE, recipe, encoder)
     return OneStage(_run_id(f"{recipe.name}_{ONE_STAGE}", stage), recipe, encoder, stage)
 

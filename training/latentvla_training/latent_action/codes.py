@@ -36,10 +36,12 @@ class Vocabulary:
 
     Attributes:
         entries: of the codebook. times_s: after t0, of the frames that transitions lie between.
+        stages: that the codebook was trained in; with one, codes say ego and environment at once.
     """
 
     entries: int = CODEBOOK_SIZE
     times_s: tuple[float, ...] = (TRANSITIONS_S[0][0], *(end for _, end in TRANSITIONS_S))
+    stages: int = 2
 
     def check_spoken(self, what: str) -> None:
         """Check that it is the one that teachers and cars speak.

@@ -22,6 +22,7 @@ from latentvla_training.latent_action.codebook import Codebook, OneStage
 from latentvla_training.latent_action.codes import (
     MISSING,
     LatentCodes,
+    Vocabulary,
     load_codes,
     save_codes,
     scenes_identity,
@@ -147,7 +148,7 @@ def encode_scenes(
             not of its size.
     """
     model = codebook.recipe.model
-    vocabulary = model.vocabulary()
+    vocabulary = vocabulary_of(codebook)
     scenes = SceneSet([reader])
     hides = isinstance(codebook, Codebook) and codebook.pictures is not None
     nobody = np.zeros(len(scenes), np.bool_) if hides else None
@@ -169,6 +170,16 @@ def encode_scenes(
         vocabulary,
         codebook.recipe.data.odometry_share,
     )
+
+
+def vocabulary_of(codebook: Codebook | OneStage) -> Vocabulary:
+    """Return which codes a codebook gives.
+
+    Raises:
+        ContractError: more or fewer a Scene than later work is made for.
+    """
+    found = codebook.recipe.model.vocabulary()
+    return replace(found, stages=1) if isinstance(codebook, OneStage) else found
 
 
 def code_vectors(codebook: Codebook | OneStage) -> NDArray[np.float32]:
@@ -203,7 +214,10 @@ def encode_split(
     path = codes_folder(codebook.codebook_id, root) / f"{split}.safetensors"
     if path.is_file():
         try:
-            if load_codes(path, codebook.codebook_id, scenes_identity(reader)).vectors is not None:
+            kept = load_codes(path, codebook.codebook_id, scenes_identity(reader))
+            what = (kept.vocabulary, kept.odometry_share)
+            told = codebook.recipe.data.odometry_share
+            if kept.vectors is not None and what == (vocabulary_of(codebook), told):
                 return path, False
         except ContractError as error:
             logger.warning("%s; made again", error)

@@ -185,8 +185,8 @@ class CodebookData:
         train_split, val_split: splits of the built-in world.
         recordings: folders of shards (``latentvla-train bag import``) to train on as well.
         max_shards: at most so many of the training split's shards; 0: all.
-        odometry_share: of those shards, evenly among them, come with odometry; of the others
-            pictures alone are read.
+        odometry_share: of those shards (see ``data.hidden.spread``) come with odometry; of the
+            others pictures alone are read.
     """
 
     train_split: str = "train"

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from latentvla_ros.contract import Observation
+from latentvla_ros.contract import ContractError, Observation
 from latentvla_ros.model.config import PlannerConfig
-from latentvla_training.data.hidden import HIDDEN_ODOMETRY
+from latentvla_training.data.hidden import HIDDEN_ODOMETRY, place_as_now, views_now
 from latentvla_training.data.scene import RECOVERY
+from latentvla_training.data.shard_footer import shard_info
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.planner.augmentation import AugmentationSettings, augment
 from latentvla_training.planner.lamps import own_lamps
@@ -69,6 +70,12 @@ class SceneDataset(Dataset[Item]):
         self.augmentation = augmentation
         self.blank = blank
         self.seed, self.hide_odometry = seed, hide_odometry
+        self._now: tuple[int, ...] = ()
+        if hide_odometry:
+            self._now = views_now(shard_info(reader.paths[0]).recipe.get("views", []))
+            if len(self._now) != len(config.view_time_offsets_s):
+                wanted = "0 for shards that do not say which of their views are past"
+                raise ContractError("run.hide_odometry", hide_odometry, wanted)
         self._targets: list[AuxiliaryTargets] | None = None
         if with_targets:
             self._targets = compute_targets(reader, raster_grid(config))
@@ -93,11 +100,12 @@ class SceneDataset(Dataset[Item]):
         item: Item = {name: columns[name][index].copy() for name in _INPUTS}
         item["images"] = self.images(index)
         if self.augmentation is not None:
-            rng = np.random.default_rng((self.seed, position))
-            augment(item, self.augmentation, rng)
-            if self.hide_odometry and rng.random() < self.hide_odometry:
-                for name in EGO_INPUTS:
-                    item[name] = np.asarray(np.zeros_like(item[name]) + HIDDEN_ODOMETRY[name])
+            chance = np.random.default_rng((self.seed, position, 1)).random()
+            if hides := chance < self.hide_odometry:
+                place_as_now(item["view_mask"], item["ego_from_camera"], self._now)
+            augment(item, self.augmentation, np.random.default_rng((self.seed, position)))
+            for name in EGO_INPUTS if hides else ():
+                item[name][...] = HIDDEN_ODOMETRY[name]
         item["future"] = columns["future_2hz"][index]
         item["future_mask"] = columns["future_mask"][index]
         item["index"] = np.int64(index)

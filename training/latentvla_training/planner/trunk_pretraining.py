@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -28,10 +29,11 @@ from latentvla_training.engine.recipe import (
     DataSettings,
     LoopSettings,
     OptimizerSettings,
+    build,
     load_record,
 )
 from latentvla_training.latent_action.pretraining import change_colours, vicreg
-from latentvla_training.planner.dataset import Item, RunSampler, collate
+from latentvla_training.planner.dataset import Item, RunSampler, collate, scenes_to_learn_from
 
 RECIPES = "trunk"
 #: Part of a picture that is erased, and the side of what is erased at once, pixels.
@@ -118,8 +120,8 @@ class TrunkTask:
 
     def batches(self, start_step: int, process: int, processes: int) -> Iterable[dict[str, Tensor]]:
         """Yield the batches of this process; each takes its share of every step's Scenes."""
-        run, every = self.run, np.arange(len(self.train))
-        sampler = RunSampler(every, run.batch_size, run.steps, start_step, run.seed)
+        run, scenes = self.run, scenes_to_learn_from(self.train.reader)
+        sampler = RunSampler(scenes, run.batch_size, run.steps, start_step, run.seed)
         share = [batch[process::processes] for batch in sampler]
         return DataLoader(
             self.train, batch_sampler=share, num_workers=run.workers, collate_fn=collate
@@ -144,9 +146,10 @@ def pretrain_trunk(
 ) -> nn.Module:
     """Pre-train a trunk in ``folder`` (or continue there); returns the averaged module."""
     data = recipe.data
-    task = TrunkTask(
-        recipe, load_split(data.train_split).part(data.max_shards), load_split(data.val_split)
+    train = load_split(data.train_split).part(
+        data.max_shards, data.labelled_share, data.odometry_share
     )
+    task = TrunkTask(recipe, train, load_split(data.val_split))
     return run_training(task, recipe, folder, stop_after_steps, progress)
 
 
@@ -154,12 +157,17 @@ def take_trunk(encoder: ImageEncoder, folder: Path) -> None:
     """Give a planner's image encoder the averaged weights of a finished run.
 
     Raises:
-        FileNotFoundError: there is no run. ContractError: it is of another encoder.
+        FileNotFoundError: there is no run, or it is not finished.
+        ContractError: it is of another encoder.
     """
-    state = load_checkpoint(folder)
-    if state is None:
+    path, state = folder / "recipe.yaml", load_checkpoint(folder)
+    steps = 0
+    if path.is_file():
+        recipe = build(TrunkRecipe, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+        steps = recipe.run.steps
+    if state is None or int(state["step"]) < max(steps, 1):
         raise FileNotFoundError(
-            f"trunk_from: no run in {folder}; see latentvla-train pretrain-trunk"
+            f"trunk_from: no finished run in {folder}; see latentvla-train pretrain-trunk"
         )
     prefix = "image_encoder."
     weights = {

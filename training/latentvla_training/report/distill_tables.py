@@ -120,7 +120,7 @@ def _regime(found: Mapping[str, Any]) -> str:
         )
     share = 100 * found["regime"]["labelled_share"]
     return (
-        f" **Scarce labels**: maps, road users and lights are known of {share:.0f} % of the "
+        f" **Scarce labels**: maps, road users and lights are known of about {share:.0f} % of the "
         "drives, for the host's trunk and for the score of plans in training; all are imitated."
     )
 

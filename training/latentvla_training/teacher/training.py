@@ -224,10 +224,11 @@ def check_same_model(before: TeacherRecipe, recipe: TeacherRecipe) -> None:
     """Check that a recipe can go on from the run of another.
 
     Raises:
-        ContractError: it is of another model, other pictures, codes or Scenes, or has read more of
+        ContractError: it is of another model, other pictures, codes or Scenes, or was told more of
             them; names both.
     """
-    for name in ("model", "pictures", "codebook", "scenes", "data"):
+    recipe.data.check_told(f"start_from {recipe.start_from}", before.data)
+    for name in ("model", "pictures", "codebook", "scenes"):
         found, wanted = getattr(before, name), getattr(recipe, name)
         if found != wanted:
             raise ContractError(f"start_from {recipe.start_from}: {name}", found, wanted)

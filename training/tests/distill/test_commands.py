@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from latentvla_training import cli
-from latentvla_training.distill import commands
+from latentvla_training.distill import commands, tables
 from latentvla_training.distill import costs as costs_module
 from latentvla_training.distill.export import load_student
 from latentvla_training.distill.settings import CONTENDERS
@@ -82,6 +82,11 @@ def test_from_training_to_the_bundle(
     assert run(f"{told} --json {result}") == 0
     printed = capsys.readouterr().out
     assert "host + distilled" in printed and "nats from the teacher" in printed
+    titles = [
+        cells[0]
+        for cells in tables.difference_rows(json.loads(result.read_text())["splits"]["test"])
+    ]
+    assert "host + distilled student, smoke_alone@eight-0 minus host, trained on" in titles
     document = json.loads(result.read_text())
     assert (document["teacher"], document["codebook"]) == (place.teacher_id, CODEBOOK)
     rows = [*CONTENDERS, "student:smoke_causal", "student:smoke_alone@eight-0"]

@@ -25,6 +25,7 @@ from latentvla_training.latent_action.codes import (
     MISSING,
     Vocabulary,
     load_codes,
+    save_codes,
     scenes_identity,
 )
 from latentvla_training.latent_action.dynamics import TRAINING_ONLY
@@ -237,6 +238,12 @@ def test_ablations_are_encoded_from_their_runs(
     single = encode_scenes(one, reader, "train", progress=False)
     assert np.array_equal(single.ego, single.environment) and (single.mask == codes.mask).all()
     assert not np.array_equal(single.ego, codes.ego)
+    with pytest.raises(ContractError, match=r"vocabulary of .*one_stage.*stages=1.*stages=2"):
+        single.vocabulary.check_spoken(single.codebook_id)
+    save_codes(path, replace(codes, odometry_share=0.5))  # another codebook's word
+    assert encode_split(found, "train") == (path, True)
+    with pytest.raises(FileNotFoundError, match="--controls"):
+        load_one_stage(splits / "run")
     with pytest.raises(ContractError, match=r"vocabulary of .*eight.*entries=8"):
         check_codes(reader, codes)  # no teacher speaks it
 

@@ -248,9 +248,36 @@ def test_odometry_that_is_hidden_decides_nothing(tmp_path: Path, tiny: PlannerCo
     assert all(torch.isfinite(module.encode(batch).memory).flatten())
 
 
-def test_who_cannot_tell_past_views_cannot_hide_odometry(reader: ShardReader) -> None:
+def test_an_example_may_look_like_a_drive_without_odometry(
+    tmp_path: Path, tiny: PlannerConfig
+) -> None:
+    whole = _with_views(tmp_path / "one")
+    hidden = whole.part(odometry_share=0.5)
+    plain = AugmentationSettings(0.8, drop_ego_state=0.0, drop_command=0.0)
+    shown = SceneDataset(whole, tiny, plain)
+    mixed = SceneDataset(whole, tiny, plain, hide_odometry=0.5)
+    without = SceneDataset(hidden, tiny, plain)
+    alike = {"all": 0, "none": 0}
+    for position in range(20):
+        found, known, nothing = (part[(position, 1)] for part in (mixed, shown, without))
+        hides = not found["ego_dynamics_mask"].any()
+        alike["none" if hides else "all"] += 1
+        wanted = nothing if hides else known
+        for name in set(wanted) - {"future", "future_mask"}:
+            np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+        np.testing.assert_array_equal(found["future"], known["future"])  # imitated all the same
+    assert min(alike.values()) >= 4
+    item = SceneDataset(whole, tiny, hide_odometry=0.5)[1]
+    assert item["ego_dynamics_mask"].any()  # only in training
+
+
+def test_who_cannot_tell_past_views_cannot_hide_odometry(
+    reader: ShardReader, tiny: PlannerConfig
+) -> None:
     with pytest.raises(ContractError, match=r"train-0000-00: views.*slots and times"):
         reader.part(odometry_share=0.5)
+    with pytest.raises(ContractError, match=r"run\.hide_odometry"):
+        SceneDataset(reader, tiny, hide_odometry=0.5)
 
 
 @pytest.mark.parametrize("name", ["labelled_share", "odometry_share"])

@@ -82,6 +82,9 @@ def test_a_host_begins_with_it(short: TrunkRecipe, tmp_path: Path, tiny: Planner
     recipe = Recipe("host", trunk_from="trunk", model=tiny, run=run)
     with pytest.raises(FileNotFoundError, match="latentvla-train pretrain-trunk"):
         train_planner(recipe, tmp_path / "runs" / "host", progress=False)
+    pretrain_trunk(short, tmp_path / "runs" / "trunk", stop_after_steps=1, progress=False)
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        train_planner(recipe, tmp_path / "runs" / "host1", progress=False)
     pretrain_trunk(short, tmp_path / "runs" / "trunk", progress=False)
     trained = train_planner(recipe, tmp_path / "runs" / "host2", progress=False)
     plain = train_planner(
