@@ -156,11 +156,8 @@ class PseudoOdometry:
     def __call__(self) -> int:
         from latentvla_training.data.shards import split_shards
         from latentvla_training.engine.launch import launch, needs_launch
-        from latentvla_training.planner.pseudo_odometry import (
-            load_pseudo_recipe,
-            say_motion_of_all,
-            train_motion_net,
-        )
+        from latentvla_training.planner.motion_net import load_pseudo_recipe, train_motion_net
+        from latentvla_training.planner.pseudo_odometry import say_motion_of_all
 
         recipe = load_pseudo_recipe(self.recipe)
         for split in (recipe.data.train_split, recipe.data.val_split):

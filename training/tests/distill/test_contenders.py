@@ -40,11 +40,8 @@ from latentvla_training.latent_action.codes import Vocabulary, load_codes, save_
 from latentvla_training.planner.contenders import HOST, CodedSplit, open_splits
 from latentvla_training.planner.head_training import HeadTask
 from latentvla_training.planner.hosts import Host
-from latentvla_training.planner.pseudo_odometry import (
-    MotionNet,
-    load_pseudo_recipe,
-    write_motion,
-)
+from latentvla_training.planner.motion_net import MotionNet, load_pseudo_recipe
+from latentvla_training.planner.pseudo_odometry import write_motion
 from latentvla_training.planner.release import load_run
 from latentvla_training.teacher.cache import (
     CachedTeacher,

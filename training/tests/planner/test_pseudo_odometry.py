@@ -15,12 +15,14 @@ from latentvla_training.data.scene import RECOVERY, Scene
 from latentvla_training.data.shards import ShardReader, load_split, split_folder, write_shard
 from latentvla_training.planner import commands
 from latentvla_training.planner.dataset import scenes_to_imitate
-from latentvla_training.planner.pseudo_odometry import (
+from latentvla_training.planner.motion_net import (
     PseudoOdometryTask,
-    assumed_columns,
     load_pseudo_recipe,
-    pseudo_file,
     train_motion_net,
+)
+from latentvla_training.planner.pseudo_odometry import (
+    assumed_columns,
+    pseudo_file,
     with_pseudo_odometry,
 )
 
