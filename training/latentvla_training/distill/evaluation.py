@@ -95,7 +95,11 @@ class Variant:
 
     @classmethod
     def parse(cls, text: str) -> Variant:
-        """Return the variant ``RECIPE``, or ``RECIPE@CODES`` (a folder, or a codebook's id).
+        """Return the variant ``RECIPE``, or ``RECIPE@CODES``.
+
+        Args:
+            text: CODES is a folder, or a codebook's id, of which the recipe is enough where codes
+                of one such codebook alone are there.
 
         Raises:
             ContractError: no such recipe, or its student does not learn of codes alone.
@@ -104,12 +108,13 @@ class Variant:
         if not at or Path(text).is_file():
             name, codes = text, ""
         if codes and not Path(codes).is_dir():
-            codes = str(codes_folder(codes))
+            found = sorted(codes_folder(codes).parent.glob(f"{codes}-*"))
+            codes = str(found[0] if len(found) == 1 else codes_folder(codes))
         return cls(load_distill_recipe(name), codes)
 
     def row(self, splits: Mapping[str, CodedSplit]) -> str:
-        """Return the row of its student in a result."""
-        codebook = next(iter(splits.values())).codes.codebook_id
+        """Return the row of its student in a result; of other codes with that codebook's recipe."""
+        codebook = next(iter(splits.values())).codes.codebook_id.rpartition("-")[0]
         return f"{STUDENT}:{self.recipe.name}{f'@{codebook}' if self.codes else ''}"
 
 
@@ -267,6 +272,9 @@ def evaluate(
         "passes": passes,
         "seeds": list(seeds),
         "contenders": rows,
+        "codebooks": {
+            row: next(iter(own.values())).codes.codebook_id for row, own in others.items()
+        },
         "identity": {
             "host": host.identity,
             "bundle_sha256": host.bundle_sha256,

@@ -53,13 +53,10 @@ def score_rows(found: dict[str, Any]) -> list[list[str]]:
 
 def difference_rows(found: dict[str, Any]) -> list[list[str]]:
     """Return the paired differences; bold where the interval leaves 0 out."""
-    pairs = {
-        f"{first}-{second}": (first, second) for first in found["rows"] for second in found["rows"]
-    }
     return [
         [f"{title(first)} minus {title(second)}", *cells(figures, FIGURES, md.difference)]
         for key, figures in found["differences"].items()
-        for first, second in (pairs[key],)
+        for first, _, second in (key.partition("-"),)
     ]
 
 

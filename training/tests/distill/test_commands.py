@@ -86,10 +86,11 @@ def test_from_training_to_the_bundle(
         cells[0]
         for cells in tables.difference_rows(json.loads(result.read_text())["splits"]["test"])
     ]
-    assert "host + distilled student, smoke_alone@eight-0 minus host, trained on" in titles
+    assert "host + distilled student, smoke_alone@eight minus host, trained on" in titles
     document = json.loads(result.read_text())
     assert (document["teacher"], document["codebook"]) == (place.teacher_id, CODEBOOK)
-    rows = [*CONTENDERS, "student:smoke_causal", "student:smoke_alone@eight-0"]
+    rows = [*CONTENDERS, "student:smoke_causal", "student:smoke_alone@eight"]
+    assert document["codebooks"] == {rows[-1]: "eight-0"}
     assert document["contenders"] == rows
     found = document["splits"]["test"]
     assert found["scenes"] == 8 and set(found["rows"]) == {"host_as_given", *rows, "expert"}

@@ -23,6 +23,7 @@ from latentvla_training.distill.settings import (
     load_distill_recipe,
 )
 from latentvla_training.distill.student import make_source
+from latentvla_training.latent_action.encoding import codes_folder
 from latentvla_training.planner.head_training import FreeQueries, NoStates, PlannerOnFeatures
 from latentvla_training.planner.losses import LossSettings
 from latentvla_training.report.network_sums import NetworkSums, sums_of
@@ -90,6 +91,8 @@ def test_other_codes_are_for_students_of_codes_alone(place: Place) -> None:
     found = Variant.parse(f"nano_codes_only@{place.codes}")
     assert found.codes == str(place.codes) and Variant.parse("nano_no_kl").codes == ""
     assert Variant.parse("nano_codes_only@it-0123").codes.endswith("data/codes/it-0123")
+    (codes_folder("it-0123")).mkdir(parents=True)
+    assert Variant.parse("nano_codes_only@it").codes == str(codes_folder("it-0123"))
     nano = load_distill_recipe("nano")
     check_family(nano, [found, Variant(found.recipe)])  # beside the same student of all's codes
     for name in ("nano_no_kl", "nano_untaught"):

@@ -165,9 +165,14 @@ def test_a_regime_of_few_labels_says_so_and_names_its_host(results: Path, now: P
     (results / "distill_scarce.json").write_text(json.dumps(scarce))
     text = told(results, now)
     own = text.partition("`distill_scarce.json`")[2]
-    assert "**Scarce labels**: maps, road users and lights are known of 10 % of the drives" in own
+    assert "**Scarce labels**: maps, road users and lights are known of about 10 % of the" in own
     assert "--host-run nano_scarce --teacher nano-s0 --codes" in own
     assert text.count("--host-run") == 1
+    scarce["regime"] |= {"labelled_share": 1.0, "odometry_share": 0.1}
+    (results / "distill_scarce.json").write_text(json.dumps(scarce))
+    own = told(results, now).partition("`distill_scarce.json`")[2]
+    assert "**Scarce odometry**: how the ego moved" in own and "of about 10 % of the drives" in own
+    assert "Scarce labels" not in own
 
 
 @pytest.mark.usefixtures("undrawn")
