@@ -78,8 +78,7 @@ def forget_motion_of_views(
     if len(views) != masks.shape[1]:
         expected = "slots and times of its views in the footer, to hide odometry"
         raise ContractError(f"shard {name}: views", views, expected)
-    for row in range(len(masks)):
-        place_as_now(masks[row], poses[row], views_now(views))
+    place_as_now(masks, poses, views_now(views))
 
 
 def views_now(views: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
@@ -89,7 +88,7 @@ def views_now(views: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
 
 
 def place_as_now(mask: NDArray[np.bool_], poses: NDArray[np.float32], now: Sequence[int]) -> None:
-    """Put, in place, views of a Scene, (V,) and (V, 4, 4), where ``views_now`` stand."""
+    """Put, in place, views of Scenes, (..., V) and (..., V, 4, 4), where ``views_now`` stand."""
     for number, other in enumerate(now):
-        mask[number] &= other >= 0
-        poses[number] = poses[other] if other >= 0 else np.eye(4)
+        mask[..., number] &= other >= 0
+        poses[..., number, :, :] = poses[..., other, :, :] if other >= 0 else np.eye(4)

@@ -160,7 +160,7 @@ class ShardReader(Sequence[Scene]):
     ) -> None:
         self.paths = tuple(Path(path) for path in paths)
         self._cached_shards = cached_shards
-        self._labelled_share, self._odometry_share = labelled_share, odometry_share
+        self._labelled_share, self.odometry_share = labelled_share, odometry_share
         self.assumed = ""
         places = np.array([spread(path.stem) for path in self.paths])
         self._shard_has_odometry = places < odometry_share
@@ -212,11 +212,6 @@ class ShardReader(Sequence[Scene]):
         pictures = " without odometry" + (f", as {self.assumed} says" if self.assumed else "")
         return [shard_info(path).content_sha256 + ("" if has else pictures) for path, has in kept]
 
-    @property
-    def odometry_share(self) -> float:
-        """Of the shards that come with odometry for whoever reads."""
-        return self._odometry_share
-
     def assuming(self, columns: Mapping[str, NDArray[Any]], what: str) -> ShardReader:
         """Return a reader with values in the place of hidden odometry, of all Scenes by column.
 
@@ -244,9 +239,9 @@ class ShardReader(Sequence[Scene]):
         """
         shares = (
             min(labelled_share, self._labelled_share),
-            min(odometry_share, self._odometry_share),
+            min(odometry_share, self.odometry_share),
         )
-        if not max_shards and shares == (self._labelled_share, self._odometry_share):
+        if not max_shards and shares == (self._labelled_share, self.odometry_share):
             return self
         most = max_shards or len(self.paths)
         paths = [

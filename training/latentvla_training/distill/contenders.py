@@ -201,15 +201,19 @@ def _finished(module: PlannerOnFeatures, record: Any, folder: Path) -> PlannerOn
     return module.eval()
 
 
+def _untold(contest: Contest) -> dict[str, FeatureSplit]:
+    """Return the splits for who is told nothing beside its features."""
+    splits = contest.splits.items()
+    return {name: FeatureSplit(split.reader, split.features) for name, split in splits}
+
+
 def _plain(contender: str, contest: Contest, progress: bool) -> Contender:
     planner = fresh_planner(contest.host, contest.seed)
     source = PLAIN_SOURCES[contender](planner.config.width)
     heads = contest.recipe.heads.of(contender)
     module = _module(PlannerOnFeatures, planner, source, contest, heads)
     record = ContenderRun(**contest.shared(contender), settings=heads)
-    features = {
-        name: FeatureSplit(split.reader, split.features) for name, split in contest.splits.items()
-    }
+    features = _untold(contest)
     folder = contest.folder / contender
     module = _run(module, record, folder, contest, features, progress)
     return Contender(module, folder, features)
@@ -219,15 +223,12 @@ def _pseudo(contender: str, contest: Contest, progress: bool) -> Contender:
     """The host again, which also imitates what pictures say of drives without odometry."""
     planner = fresh_planner(contest.host, contest.seed)
     heads = contest.recipe.heads.of(HOST)
-    name = heads.data.train_split
-    said_by = contest.recipe.pseudo_odometry
+    name, said_by = heads.data.train_split, contest.recipe.pseudo_odometry
     if not said_by:
         raise ContractError("contender", contender, "a recipe with pseudo_odometry")
     reader = with_pseudo_odometry(contest.train.reader, pseudo_file(said_by, name))
     record = PseudoRun(**contest.shared(contender), settings=heads, assumed=reader.assumed)
-    features = {
-        name: FeatureSplit(split.reader, split.features) for name, split in contest.splits.items()
-    }
+    features = _untold(contest)
     if contest.may_train:
         encoded = features_for_heads(contest.host.planner, reader, name, heads, True, progress)
         features[name] = FeatureSplit(reader, encoded)
@@ -322,9 +323,7 @@ def _student(contender: str, contest: Contest, progress: bool) -> Contender:
 def _lessons(contest: Contest, pooling: TeacherStates | None) -> dict[str, FeatureSplit]:
     """Return what the student is taught with; on splits to be scored it is told nothing."""
     recipe = contest.recipe
-    found = {
-        name: FeatureSplit(split.reader, split.features) for name, split in contest.splits.items()
-    }
+    found = _untold(contest)
     if not contest.may_train:
         return found
     for name in (recipe.heads.data.train_split, recipe.heads.data.val_split):

@@ -13,10 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from latentvla_ros.contract import ContractError
-from latentvla_training.distill.contenders import (
-    Contest,
-    train_contender,
-)
+from latentvla_training.distill.contenders import Contest, train_contender
 from latentvla_training.distill.costs import pinned_costs, plan_costs
 from latentvla_training.distill.examples import LONGTAIL, RULE, shown_scenes
 from latentvla_training.distill.settings import (

@@ -187,8 +187,8 @@ def _with_base(name_or_path: str, above: tuple[str, ...]) -> tuple[Any, str]:
     if base in above:
         raise ContractError(f"{where}.base", base, "a recipe that does not go on from this one")
     lower, _ = _with_base(base, (*above, base))
-    shared = {} if {"heads", "pooling"} & set(values) else lower
-    family = str(shared.get("base") or shared.get("name") or "")
+    own = {"heads", "pooling"} & set(values)
+    family = "" if own else lower.get("base") or lower["name"]
     return _over(lower, {**values, "base": family}), where
 
 

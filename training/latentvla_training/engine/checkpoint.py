@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / CHECKPOINT
     return _read(path) if path.is_file() else None
+
+
+def weights_below(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the weights of a part of a module, whose names begin with ``prefix``, by its own."""
+    return {k.removeprefix(prefix): value for k, value in state.items() if k.startswith(prefix)}
 
 
 def checkpoint_step(folder: Path) -> int:

@@ -106,11 +106,7 @@ def load_run(folder: Path) -> Codebook:
         FileNotFoundError: the folder holds no run, or one that is not finished.
         ContractError: a file is damaged.
     """
-
-    recipe = run_recipe(folder)
-    encoder = FrameEncoder(recipe.frames)
-    load_frame_encoder(folder, encoder)
-    encoder.eval().requires_grad_(False)
+    recipe, encoder = _run_encoder(folder)
     stages = [load_stage(folder, name, recipe, encoder) for name in (ENVIRONMENT, EGO)]
     pictures = None
     if recipe.pictures_alone:
@@ -126,14 +122,19 @@ def load_one_stage(folder: Path) -> OneStage:
         FileNotFoundError: the folder holds no run, or it was trained without controls.
         ContractError: a file is damaged.
     """
-    recipe = run_recipe(folder)
-    encoder = FrameEncoder(recipe.frames)
-    load_frame_encoder(folder, encoder)
-    encoder.eval().requires_grad_(False)
+    recipe, encoder = _run_encoder(folder)
     if load_checkpoint(folder / ONE_STAGE) is None:
         raise FileNotFoundError(f"{folder} has no control {ONE_STAGE}; codebook train --controls")
     stage = load_stage(folder, ONE_STAGE, recipe, encoder)
     return OneStage(_run_id(f"{recipe.name}_{ONE_STAGE}", stage), recipe, encoder, stage)
+
+
+def _run_encoder(folder: Path) -> tuple[CodebookRecipe, FrameEncoder]:
+    """Return the recipe of a run and its frozen frame encoder."""
+    recipe = run_recipe(folder)
+    encoder = FrameEncoder(recipe.frames)
+    load_frame_encoder(folder, encoder)
+    return recipe, encoder.eval().requires_grad_(False)
 
 
 def _run_id(name: str, ego: nn.Module) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from latentvla_ros.contract import (
     TRANSITIONS_S,
     ContractError,
 )
-from latentvla_training.data.shards import read_shard_info
+from latentvla_training.data.shards import ShardReader, read_shard_info
 from latentvla_training.data.whole_file import write_whole
 
 #: Stands where a transition has a frame missing.
@@ -112,7 +112,7 @@ class LatentCodes:
         """(N, 12) ego codes, transition-major: what the teacher predicts."""
         return self.ego.reshape(len(self.tokens), -1)
 
-    def of_scenes(self, reader: Scenes) -> LatentCodes:
+    def of_scenes(self, reader: ShardReader) -> LatentCodes:
         """Return those of a reader's Scenes, which are some of them in the same order."""
         rows = np.flatnonzero(np.isin(self.tokens, reader.columns["token"].astype(str)))
         return replace(
@@ -123,23 +123,16 @@ class LatentCodes:
             ego=self.ego[rows],
         )
 
-    def check_told(self, data: Drives) -> None:
+    def check_told(self, odometry_share: float) -> None:
         """Check that codes say no more of how drives went than may be read.
 
         Raises:
-            ContractError: their codebook was told more; names both shares.
+            ContractError: their codebook was told of a larger share of them; names both.
         """
-        if self.odometry_share > data.odometry_share:
-            wanted = f"at most {data.odometry_share}, as data.odometry_share here"
+        if self.odometry_share > odometry_share:
+            wanted = f"at most {odometry_share}, as data.odometry_share here"
             what = f"odometry_share of codebook {self.codebook_id}"
             raise ContractError(what, self.odometry_share, wanted)
-
-
-class Drives(Protocol):
-    """What says of how many drives odometry may be read: ``engine.recipe.DataSettings``."""
-
-    @property
-    def odometry_share(self) -> float: ...
 
 
 class Shards(Protocol):
@@ -147,13 +140,6 @@ class Shards(Protocol):
 
     @property
     def paths(self) -> Sequence[Path]: ...
-
-
-class Scenes(Shards, Protocol):
-    """Shards with their Scenes' tokens: a ``ShardReader``."""
-
-    @property
-    def columns(self) -> Mapping[str, NDArray[Any]]: ...
 
 
 def scenes_identity(reader: Shards) -> str:

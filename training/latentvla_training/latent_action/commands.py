@@ -130,22 +130,21 @@ class Encode:
         from latentvla_training.data.shards import split_shards
         from latentvla_training.engine.launch import launch, needs_launch
         from latentvla_training.latent_action.codebook import (
-            Codebook,
             load_codebook,
             load_one_stage,
             load_run,
         )
-        from latentvla_training.latent_action.encoding import encode_split
+        from latentvla_training.latent_action.encoding import encode_split, vocabulary_of
         from latentvla_training.latent_action.release import names_beside_codes
 
         if self.one_stage and not self.run:
             raise ContractError("--one-stage", True, "--run, a run that was trained with controls")
-        if not self.run:
-            codebook = load_codebook(self.codebook)
-        else:
+        if self.run:
             load = load_one_stage if self.one_stage else load_run
             codebook = load(run_folder(self.run))
-        codebook.recipe.model.vocabulary()
+        else:
+            codebook = load_codebook(self.codebook)
+        vocabulary_of(codebook)  # what no later work is made for is said before all else
         for split in self.split:
             split_shards(split)
         if needs_launch(1):
@@ -153,7 +152,7 @@ class Encode:
         for split in self.split:
             path, made = encode_split(codebook, split)
             print(f"{path}: {'made' if made else 'was there'}")
-        if not isinstance(codebook, Codebook) or self.run:
+        if self.run:
             return 0  # of what is never released nobody publishes names
         names = names_beside_codes(codebook, self.split)
         print(f"{names}: made" if names else "no names: see latentvla-train codebook name")

@@ -17,7 +17,8 @@ from latentvla_training.latent_action.bottleneck import Encoded
 from latentvla_training.latent_action.dynamics import Batch, NoCondition
 from latentvla_training.latent_action.networks import InverseDynamics, Patches
 from latentvla_training.latent_action.settings import DynamicsSettings
-from latentvla_training.latent_action.stages import DynamicsTask, evenly
+from latentvla_training.latent_action.stages import DynamicsTask
+from latentvla_training.planner.dataset import evenly
 
 PICTURES = "pictures"
 

@@ -20,7 +20,7 @@ from latentvla_training.latent_action.settings import (
     DynamicsSettings,
     FrameSettings,
 )
-from latentvla_training.planner.dataset import RunSampler
+from latentvla_training.planner.dataset import RunSampler, evenly
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,6 @@ class PairData:
         for start in range(0, len(every), batch_size):
             rows = every[start : start + batch_size]
             yield rows, self.batch(rows)
-
-
-def evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Return at most so many of some rows, evenly chosen."""
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
 
 
 def perplexity(codes: NDArray[Any], entries: int) -> float:

@@ -61,8 +61,8 @@ from latentvla_training.latent_action.stages import (
     DynamicsTask,
     FrameRun,
     PairData,
-    evenly,
 )
+from latentvla_training.planner.dataset import evenly
 
 logger = logging.getLogger(__name__)
 

@@ -168,7 +168,7 @@ def open_splits(
     for name, reader in readers.items():
         own = found[name]
         if name == train:
-            own.check_told(data)
+            own.check_told(data.odometry_share)
             reader = reader.part(data.max_shards, data.labelled_share, data.odometry_share)
             own = own.of_scenes(reader)
         features = features_for_heads(host.planner, reader, name, settings, name == train, progress)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from latentvla_ros.contract import ContractError, Observation
 from latentvla_ros.model.config import PlannerConfig
@@ -20,6 +20,7 @@ from latentvla_training.data.hidden import HIDDEN_ODOMETRY, place_as_now, views_
 from latentvla_training.data.scene import RECOVERY
 from latentvla_training.data.shard_footer import shard_info
 from latentvla_training.data.shards import ShardReader
+from latentvla_training.engine.recipe import LoopSettings
 from latentvla_training.planner.augmentation import AugmentationSettings, augment
 from latentvla_training.planner.lamps import own_lamps
 from latentvla_training.planner.targets import (
@@ -119,17 +120,26 @@ class SceneDataset(Dataset[Item]):
         return item
 
 
+def scenes_recorded(reader: ShardReader) -> NDArray[np.int64]:
+    """Return the Scenes whose pictures a drive has.
+
+    A start beside the driven path is rendered by who knows pose and map: a drive without odometry
+    has none.
+    """
+    tags = reader.columns["tags"]
+    beside = np.array([RECOVERY in str(text).split(",") for text in tags], np.bool_)
+    return np.flatnonzero(reader.has_odometry | ~beside)
+
+
 def scenes_to_learn_from(reader: ShardReader) -> NDArray[np.int64]:
     """Return the Scenes that training uses: not those where the expert scores 0 in either score.
 
     Nothing can learn from a failed example (experiments.md section 2). Tests keep every Scene, and
-    so does training where a Scene has no labels to score by. A start beside the driven path is
-    rendered by who knows pose and map: a drive without odometry has none.
+    so does training where a Scene has no labels to score by.
     """
-    columns = reader.columns
+    scenes, columns = scenes_recorded(reader), reader.columns
     good = (columns["expert_pdms"] != 0.0) & (columns["expert_epdms"] != 0.0)
-    beside = np.array([RECOVERY in str(tags).split(",") for tags in columns["tags"]], np.bool_)
-    return np.flatnonzero(good & (reader.has_odometry | ~beside))
+    return scenes[good[scenes]]
 
 
 def scenes_to_imitate(reader: ShardReader, labelled_repeats: int = 1) -> NDArray[np.int64]:
@@ -198,6 +208,37 @@ class RunSampler(Sampler[list[tuple[int, int]]]):
                     order = np.random.default_rng((self.seed, epoch)).permutation(self.scenes)
                 batch.append((position, int(order[position % len(order)])))
             yield batch
+
+
+def run_batches(
+    dataset: Dataset[Item],
+    scenes: NDArray[np.int64],
+    run: LoopSettings,
+    start_step: int,
+    process: int,
+    processes: int,
+    generator: torch.Generator | None = None,
+) -> DataLoader[Item]:
+    """Return the batches of one process from a step of a run on: its share of every step's Scenes.
+
+    Args:
+        dataset: takes (position, scene). scenes: (N,) indices of those to show.
+        generator: of the loader; without one it draws from torch's own numbers.
+    """
+    sampler = RunSampler(scenes, run.batch_size, run.steps, start_step, run.seed)
+    return DataLoader(
+        dataset,
+        batch_sampler=[batch[process::processes] for batch in sampler],
+        num_workers=run.workers,
+        collate_fn=collate,
+        prefetch_factor=4 if run.workers else None,
+        generator=generator,
+    )
+
+
+def evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most so many of some rows, evenly chosen."""
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
 
 
 def collate(items: list[Item]) -> dict[str, torch.Tensor]:

@@ -34,7 +34,13 @@ from latentvla_training.planner.cached_encodings import (
     from_batch,
 )
 from latentvla_training.planner.cached_features import CachedFeatures
-from latentvla_training.planner.dataset import Item, RunSampler, collate, scenes_to_imitate
+from latentvla_training.planner.dataset import (
+    Item,
+    collate,
+    evenly,
+    run_batches,
+    scenes_to_imitate,
+)
 from latentvla_training.planner.losses import LossSettings, imitation_loss, selected_ade
 from latentvla_training.planner.plan_quality import PlanQuality
 
@@ -302,8 +308,7 @@ class HeadTask:
         self.module: nn.Module = module
         self.run = recipe.run
         self.train = FeatureDataset(train, recipe.augmentation, recipe.run.seed)
-        count = min(len(val.reader), recipe.run.validate_scenes)
-        chosen = np.unique(np.linspace(0, len(val.reader) - 1, count).astype(int))
+        chosen = evenly(np.arange(len(val.reader)), recipe.run.validate_scenes)
         self.val = Subset(FeatureDataset(val), chosen.tolist())
 
     def scenes(self) -> NDArray[np.int64]:
@@ -312,12 +317,7 @@ class HeadTask:
 
     def batches(self, start_step: int, process: int, processes: int) -> Iterable[dict[str, Tensor]]:
         """Yield the batches of this process; each takes its share of every step's Scenes."""
-        run = self.run
-        sampler = RunSampler(self.scenes(), run.batch_size, run.steps, start_step, run.seed)
-        share = [batch[process::processes] for batch in sampler]
-        return DataLoader(
-            self.train, batch_sampler=share, num_workers=run.workers, collate_fn=collate
-        )
+        return run_batches(self.train, self.scenes(), self.run, start_step, process, processes)
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:

@@ -17,7 +17,7 @@ from latentvla_ros.data import data_path
 from latentvla_ros.model.planner import StudentPlanner
 from latentvla_ros.runtime.bundle import load_bundle, write_manifest
 from latentvla_training.data.shards import ShardReader, load_split
-from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.checkpoint import load_checkpoint, weights_below
 from latentvla_training.engine.recipe import SHARES, DataSettings, LoopSettings, Recipe, build
 from latentvla_training.export.bundle_writer import make_manifest, write_bundle
 from latentvla_training.export.parity import Parity
@@ -50,14 +50,8 @@ def load_run(folder: Path) -> tuple[Recipe, StudentPlanner, int]:
     if isinstance(values, dict) and "diagnostic" in values:
         raise ContractError(f"run {folder}", values["diagnostic"], "a planner's run")
     recipe = build(Recipe, values, str(path))
-    planner = StudentPlanner(recipe.model)
-    prefix = "planner."  # beside it are the auxiliary heads, which end here
-    weights = {
-        name.removeprefix(prefix): value
-        for name, value in state["averaged"].items()
-        if name.startswith(prefix)
-    }
-    planner.load_state_dict(weights)
+    planner = StudentPlanner(recipe.model)  # beside it are the auxiliary heads, which end here
+    planner.load_state_dict(weights_below(state["averaged"], "planner."))
     return recipe, planner.eval(), int(state["step"])
 
 

@@ -19,7 +19,13 @@ from latentvla_training.engine.loop import run_training
 from latentvla_training.engine.recipe import DataSettings, Recipe, build
 from latentvla_training.planner.auxiliary import AuxiliaryHeads, auxiliary_loss
 from latentvla_training.planner.baselines import EgoStatusSettings, train_ego_prior
-from latentvla_training.planner.dataset import RunSampler, SceneDataset, collate, scenes_to_imitate
+from latentvla_training.planner.dataset import (
+    SceneDataset,
+    collate,
+    evenly,
+    run_batches,
+    scenes_to_imitate,
+)
 from latentvla_training.planner.losses import imitation_loss, selected_ade
 from latentvla_training.planner.plan_quality import PlanQuality
 from latentvla_training.planner.trunk_pretraining import take_trunk
@@ -117,27 +123,16 @@ class PlannerTask:
             recipe.run.seed,
             recipe.run.hide_odometry,
         )
-        chosen = np.linspace(0, len(val) - 1, min(len(val), recipe.run.validate_scenes))
-        self.val = Subset(
-            SceneDataset(val, recipe.model, blank=recipe.blank_images),
-            np.unique(chosen.astype(int)).tolist(),
-        )
+        chosen = evenly(np.arange(len(val)), recipe.run.validate_scenes)
+        judged = SceneDataset(val, recipe.model, blank=recipe.blank_images)
+        self.val = Subset(judged, chosen.tolist())
         self.val_light = val.columns["own_light"], val.columns["own_light_distance_m"]
 
     def batches(self, start_step: int, process: int, processes: int) -> Iterable[dict[str, Tensor]]:
         """Yield the batches of this process; each takes its share of every step's scenes."""
         run = self.recipe.run
         scenes = scenes_to_imitate(self.train.reader, run.labelled_repeats)
-        sampler = RunSampler(scenes, run.batch_size, run.steps, start_step, run.seed)
-        share = [batch[process::processes] for batch in sampler]
-        return DataLoader(
-            self.train,
-            batch_sampler=share,
-            num_workers=run.workers,
-            collate_fn=collate,
-            prefetch_factor=4 if run.workers else None,
-            persistent_workers=False,
-        )
+        return run_batches(self.train, scenes, run, start_step, process, processes)
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:

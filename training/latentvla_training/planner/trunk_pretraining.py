@@ -23,7 +23,7 @@ from latentvla_ros.contract import ContractError
 from latentvla_ros.model.config import PlannerConfig
 from latentvla_ros.model.image_encoder import ImageEncoder
 from latentvla_training.data.shards import ShardReader, load_split
-from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.checkpoint import load_checkpoint, weights_below
 from latentvla_training.engine.loop import run_training
 from latentvla_training.engine.recipe import (
     DataSettings,
@@ -33,7 +33,7 @@ from latentvla_training.engine.recipe import (
     load_record,
 )
 from latentvla_training.latent_action.pretraining import change_colours, vicreg
-from latentvla_training.planner.dataset import Item, RunSampler, collate, scenes_to_learn_from
+from latentvla_training.planner.dataset import Item, collate, evenly, run_batches, scenes_recorded
 
 RECIPES = "trunk"
 #: Part of a picture that is erased, and the side of what is erased at once, pixels.
@@ -115,17 +115,13 @@ class TrunkTask:
         self.run = recipe.run
         self.module: nn.Module = TrunkPretraining(recipe.model)
         self.train = Pictures(train, recipe.model, recipe.run.seed)
-        chosen = np.linspace(0, len(val) - 1, min(len(val), self.run.validate_scenes))
-        self.val = Subset(Pictures(val, recipe.model, 0), np.unique(chosen.astype(int)).tolist())
+        chosen = evenly(np.arange(len(val)), self.run.validate_scenes)
+        self.val = Subset(Pictures(val, recipe.model, 0), chosen.tolist())
 
     def batches(self, start_step: int, process: int, processes: int) -> Iterable[dict[str, Tensor]]:
         """Yield the batches of this process; each takes its share of every step's Scenes."""
-        run, scenes = self.run, scenes_to_learn_from(self.train.reader)
-        sampler = RunSampler(scenes, run.batch_size, run.steps, start_step, run.seed)
-        share = [batch[process::processes] for batch in sampler]
-        return DataLoader(
-            self.train, batch_sampler=share, num_workers=run.workers, collate_fn=collate
-        )
+        scenes = scenes_recorded(self.train.reader)
+        return run_batches(self.train, scenes, self.run, start_step, process, processes)
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:
@@ -161,22 +157,14 @@ def take_trunk(encoder: ImageEncoder, folder: Path) -> None:
         ContractError: it is of another encoder.
     """
     path, state = folder / "recipe.yaml", load_checkpoint(folder)
-    steps = 0
-    if path.is_file():
-        recipe = build(TrunkRecipe, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
-        steps = recipe.run.steps
-    if state is None or int(state["step"]) < max(steps, 1):
-        raise FileNotFoundError(
-            f"trunk_from: no finished run in {folder}; see latentvla-train pretrain-trunk"
-        )
-    prefix = "image_encoder."
-    weights = {
-        name.removeprefix(prefix): value
-        for name, value in state["averaged"].items()
-        if name.startswith(prefix)
-    }
+    unfinished = f"trunk_from: no finished run in {folder}; see latentvla-train pretrain-trunk"
+    if state is None or not path.is_file():
+        raise FileNotFoundError(unfinished)
+    recipe = build(TrunkRecipe, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    if int(state["step"]) < recipe.run.steps:
+        raise FileNotFoundError(unfinished)
     try:
-        encoder.load_state_dict(weights)
+        encoder.load_state_dict(weights_below(state["averaged"], "image_encoder."))
     except RuntimeError as error:
         found = " ".join(str(error).split())[:200]
         raise ContractError(

@@ -8,6 +8,7 @@ from typing import Any
 from latentvla_training.distill import tables
 from latentvla_training.distill.costs import ANSWER
 from latentvla_training.distill.settings import STUDENT, TEACHER
+from latentvla_training.engine.recipe import SHARES
 from latentvla_training.planner.contenders import FREE, HOST
 from latentvla_training.planner.scene_groups import TAG
 from latentvla_training.report import markdown as md
@@ -26,8 +27,6 @@ ORACLE, ORACLE_TITLE = "oracle_codes", "host + the true codes (diagnostic)"
 #: Figures of a comparison as the group and figure of ``evaluate``'s sums.
 _GROUPED = {"pdms_decision": ("pdms", "decision")}
 _PARTS = ("nc", "dac", "ddc", "tlc", "ep", "ttc", "lk", "hc", "ec")
-#: Shares of drives that come with something; below 1 in a regime that lacks it.
-_SCARCE = ("labelled_share", "odometry_share")
 #: Gains that are shown by tag.
 GAINS = {
     (TEACHER, HOST): "teacher online minus host",
@@ -105,7 +104,7 @@ def _comparison(
 
 
 def _full(found: Mapping[str, Any]) -> bool:
-    return all(found["regime"].get(name, 1.0) == 1.0 for name in _SCARCE)
+    return all(found["regime"].get(name, 1.0) == 1.0 for name in SHARES)
 
 
 def _regime(found: Mapping[str, Any]) -> str:

@@ -21,9 +21,8 @@ from latentvla_ros.model.ego_encoder import EgoEncoder
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.latent_action.codes import CODEBOOK_SIZE, MISSING, LatentCodes
 from latentvla_training.planner.augmentation import hide_ego_state
-from latentvla_training.planner.dataset import scenes_to_imitate
+from latentvla_training.planner.dataset import EGO_INPUTS, scenes_to_imitate
 from latentvla_training.teacher.dataset import scenes_with_codes
-from latentvla_training.teacher.model import EGO_INPUTS
 from latentvla_training.teacher.settings import BaselineSettings
 
 F32 = NDArray[np.float32]

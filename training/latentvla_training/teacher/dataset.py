@@ -12,7 +12,7 @@ from latentvla_ros.contract import ContractError
 from latentvla_training.data.shards import ShardReader
 from latentvla_training.latent_action.codes import MISSING, LatentCodes, scenes_identity
 from latentvla_training.planner.augmentation import AugmentationSettings, augment
-from latentvla_training.teacher.model import EGO_INPUTS
+from latentvla_training.planner.dataset import EGO_INPUTS
 from latentvla_training.teacher.processor import VIEWS, TeacherProcessor, check_rig
 
 Item = dict[str, Any]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from latentvla_ros.contract import NUM_LATENT_ACTIONS
 from latentvla_ros.model.ego_encoder import EgoEncoder
+from latentvla_training.planner.dataset import EGO_INPUTS
 from latentvla_training.teacher.action_tokens import ActionVocabulary
 from latentvla_training.teacher.processor import EGO_TOKENS, TeacherProcessor
 from latentvla_training.teacher.settings import ModelSettings
@@ -17,9 +18,6 @@ from latentvla_training.teacher.vlm import build_vlm
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration
-
-#: Of a batch, what the ego encoder reads, in its order.
-EGO_INPUTS = ("ego_history", "ego_history_mask", "ego_dynamics", "ego_dynamics_mask", "command")
 
 Batch = dict[str, Tensor]
 

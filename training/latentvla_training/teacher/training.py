@@ -19,7 +19,7 @@ from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.loop import run_training
 from latentvla_training.engine.recipe import DataSettings, build
 from latentvla_training.latent_action.codes import MISSING, LatentCodes, load_codes
-from latentvla_training.planner.dataset import RunSampler, collate, scenes_to_learn_from
+from latentvla_training.planner.dataset import collate, evenly, run_batches, scenes_to_learn_from
 from latentvla_training.teacher.baselines import train_net
 from latentvla_training.teacher.dataset import TeacherDataset, check_codes, scenes_with_codes
 from latentvla_training.teacher.model import Teacher, make_teacher
@@ -57,7 +57,7 @@ def open_coded_split(
     check_codes(reader, codes)
     if data is None:
         return CodedSplit(reader, codes)
-    codes.check_told(data)
+    codes.check_told(data.odometry_share)
     reader = reader.part(data.max_shards, data.labelled_share, data.odometry_share)
     return CodedSplit(reader, codes.of_scenes(reader))
 
@@ -141,24 +141,15 @@ class TeacherTask:
             train.reader.preload()  # before loader processes start: they share it
         self.scenes = scenes_with_codes(train.codes, scenes_to_learn_from(train.reader))
         known = scenes_with_codes(val.codes, np.arange(len(val.reader)))
-        chosen = np.linspace(0, len(known) - 1, min(len(known), run.validate_scenes)).astype(int)
         self.val = Subset(
             TeacherDataset(val.reader, self.processor, val.codes, blank=recipe.blank_images),
-            known[np.unique(chosen)].tolist(),
+            evenly(known, run.validate_scenes).tolist(),
         )
 
     def batches(self, start_step: int, process: int, processes: int) -> Iterable[dict[str, Tensor]]:
         """Yield the batches of this process; each takes its share of every step's Scenes."""
         run = self.recipe.run
-        sampler = RunSampler(self.scenes, run.batch_size, run.steps, start_step, run.seed)
-        share = [batch[process::processes] for batch in sampler]
-        return DataLoader(
-            self.train,
-            batch_sampler=share,
-            num_workers=run.workers,
-            collate_fn=collate,
-            prefetch_factor=4 if run.workers else None,
-        )
+        return run_batches(self.train, self.scenes, run, start_step, process, processes)
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:

@@ -20,10 +20,16 @@ from torch.utils.data import DataLoader, Subset
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.data.shards import ShardReader, load_split
-from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.checkpoint import load_checkpoint, weights_below
 from latentvla_training.engine.loop import run_training
 from latentvla_training.planner.augmentation import AugmentationSettings, change_colours
-from latentvla_training.planner.dataset import Item, RunSampler, collate
+from latentvla_training.planner.dataset import (
+    Item,
+    collate,
+    evenly,
+    run_batches,
+    scenes_recorded,
+)
 from latentvla_training.teacher.dataset import TeacherDataset
 from latentvla_training.teacher.processor import TeacherProcessor, load_processor
 from latentvla_training.teacher.settings import VisionRecipe
@@ -123,22 +129,14 @@ class VisionTask:
             train, processor, augmentation=AugmentationSettings(), seed=recipe.run.seed
         )
         train.preload()  # before loader processes start: they share it
-        chosen = np.linspace(0, len(val) - 1, min(len(val), recipe.run.validate_scenes))
-        self.val = Subset(PictureDataset(val, processor), np.unique(chosen.astype(int)).tolist())
+        chosen = evenly(np.arange(len(val)), recipe.run.validate_scenes)
+        self.val = Subset(PictureDataset(val, processor), chosen.tolist())
 
     def batches(self, start_step: int, process: int, processes: int) -> Iterable[dict[str, Tensor]]:
         """Yield the batches of this process; each takes its share of every step's Scenes."""
-        run = self.run
-        scenes = np.arange(len(self.train))
-        sampler = RunSampler(scenes, run.batch_size, run.steps, start_step, run.seed)
-        share = [batch[process::processes] for batch in sampler]
-        return DataLoader(
-            self.train,
-            batch_sampler=share,
-            num_workers=run.workers,
-            collate_fn=collate,
-            generator=torch.Generator(),  # else it takes from the numbers that hide places
-        )
+        own = torch.Generator()  # else it takes from the numbers that hide places
+        scenes = scenes_recorded(self.train.reader)
+        return run_batches(self.train, scenes, self.run, start_step, process, processes, own)
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, device: torch.device) -> dict[str, float]:
@@ -158,11 +156,14 @@ def pretrain_vision(
     recipe: VisionRecipe, folder: Path, stop_after_steps: int | None = None, progress: bool = True
 ) -> nn.Module:
     """Train a vision tower in ``folder`` (or continue there); returns the averaged module."""
+    data = recipe.data
     task = VisionTask(
         recipe,
         load_processor(recipe.model, recipe.pictures),
-        load_split(recipe.data.train_split).part(recipe.data.max_shards),
-        load_split(recipe.data.val_split),
+        load_split(data.train_split).part(
+            data.max_shards, data.labelled_share, data.odometry_share
+        ),
+        load_split(data.val_split),
     )
     return run_training(task, recipe, folder, stop_after_steps, progress)
 
@@ -183,12 +184,7 @@ def start_from_vision(tower: nn.Module, folder: Path) -> None:
     state = load_checkpoint(folder)
     if state is None:
         raise FileNotFoundError(f"{folder} has no checkpoint; pre-train the vision tower first")
-    prefix = "tower."
-    weights = {
-        name.removeprefix(prefix): value
-        for name, value in state["averaged"].items()
-        if name.startswith(prefix)
-    }
+    weights = weights_below(state["averaged"], "tower.")
     here = {name: tuple(value.shape) for name, value in tower.state_dict().items()}
     there = {name: tuple(value.shape) for name, value in weights.items()}
     if here != there:

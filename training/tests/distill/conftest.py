@@ -22,23 +22,11 @@ from latentvla_training.teacher.training import TeacherRun
 from latentvla_ros.model.config import PlannerConfig
 from latentvla_ros.model.planner import StudentPlanner
 
-from ..planner.conftest import TINY, make_scene
+from ..planner.conftest import SHARD_RECIPE, TINY, make_scene
 
 CODEBOOK = "test-0123456789abcdef"
 SPLITS = ("train", "val", "test")
 _SCENES = 4
-
-#: What the world writes into its shards, as far as the teacher reads it.
-SHARD_RECIPE = {
-    "image_width": 64,
-    "image_height": 32,
-    "views": [
-        {"slot": "front", "time_offset_s": 0.0},
-        {"slot": "left", "time_offset_s": 0.0},
-        {"slot": "right", "time_offset_s": 0.0},
-        {"slot": "front", "time_offset_s": -0.5},
-    ],
-}
 
 
 def write_split(split: str) -> ShardReader:

@@ -15,6 +15,18 @@ from latentvla_ros.contract import Command
 from latentvla_ros.geometry import se2, se3
 from latentvla_ros.model.config import PlannerConfig
 
+#: What the world writes into its shards, as far as training reads it.
+SHARD_RECIPE = {
+    "image_width": 64,
+    "image_height": 32,
+    "views": [
+        {"slot": "front", "time_offset_s": 0.0},
+        {"slot": "left", "time_offset_s": 0.0},
+        {"slot": "right", "time_offset_s": 0.0},
+        {"slot": "front", "time_offset_s": -0.5},
+    ],
+}
+
 TINY = PlannerConfig(
     image_width=64,
     image_height=32,

@@ -29,18 +29,8 @@ from latentvla_training.planner.pseudo_odometry import (
 from latentvla_ros.contract import ContractError
 from latentvla_ros.geometry import se2, se3
 
-from .conftest import make_scene
+from .conftest import SHARD_RECIPE, make_scene
 
-_RECIPE = {
-    "image_width": 64,
-    "image_height": 32,
-    "views": [
-        {"slot": "front", "time_offset_s": 0.0},
-        {"slot": "left", "time_offset_s": 0.0},
-        {"slot": "right", "time_offset_s": 0.0},
-        {"slot": "front", "time_offset_s": -0.5},
-    ],
-}
 _STEPS = 14
 
 
@@ -92,7 +82,7 @@ def _write(split: str, lies: float = 0.0) -> ShardReader:
     for number, other in ((0, lies), (1, 0.0)):
         episode = f"{split}-000{number}-00"
         scenes = _drive(episode, 1.0 + number, other)
-        write_shard(split_folder(split) / f"{episode}.parquet", scenes, _RECIPE)
+        write_shard(split_folder(split) / f"{episode}.parquet", scenes, SHARD_RECIPE)
     return load_split(split)
 
 
@@ -203,7 +193,7 @@ def test_command_and_reader(
 
 def test_other_views_are_refused(tmp_path: Path) -> None:
     scenes = [make_scene(index) for index in range(2)]
-    write_shard(tmp_path / "train-0000-00.parquet", scenes, {**_RECIPE, "views": []})
+    write_shard(tmp_path / "train-0000-00.parquet", scenes, {**SHARD_RECIPE, "views": []})
     reader = ShardReader([tmp_path / "train-0000-00.parquet"])
     recipe = load_pseudo_recipe("smoke")
     with pytest.raises(ContractError, match=r"front at 0 and -0\.5 s"):
@@ -215,7 +205,7 @@ def test_other_views_are_refused(tmp_path: Path) -> None:
 def test_a_start_beside_the_path_is_no_link(tmp_path: Path) -> None:
     scenes = _drive("train-0000-00", 1.0)
     scenes[5] = replace(scenes[5], labels=replace(scenes[5].labels, tags=RECOVERY))
-    write_shard(tmp_path / "train-0000-00.parquet", scenes, _RECIPE)
+    write_shard(tmp_path / "train-0000-00.parquet", scenes, SHARD_RECIPE)
     reader = ShardReader([tmp_path / "train-0000-00.parquet"])
     found = assumed_columns(reader, _true_motion(reader))
     assert found["future_mask"][3].tolist() == [True] + [False] * 7

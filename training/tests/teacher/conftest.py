@@ -19,19 +19,12 @@ from latentvla_training.teacher.settings import TeacherRecipe, load_teacher_reci
 
 from latentvla_ros.contract import Command
 
+from ..planner import conftest as planner_conftest
+
 CODEBOOK = "test-0123456789abcdef"
 
-#: What the world writes into its shards, as far as the teacher reads it.
-SHARD_RECIPE = {
-    "image_width": 256,
-    "image_height": 128,
-    "views": [
-        {"slot": "front", "time_offset_s": 0.0},
-        {"slot": "left", "time_offset_s": 0.0},
-        {"slot": "right", "time_offset_s": 0.0},
-        {"slot": "front", "time_offset_s": -0.5},
-    ],
-}
+#: The same views as everywhere, in the size that the shipped recipes read.
+SHARD_RECIPE = {**planner_conftest.SHARD_RECIPE, "image_width": 256, "image_height": 128}
 
 
 @lru_cache(maxsize=256)
