@@ -149,8 +149,8 @@ def open_splits(
 
     Raises:
         FileNotFoundError: Scenes or codes are absent.
-        ContractError: codes of other Scenes, or of several codebooks; a host or codes that were
-            told more than ``data`` allows.
+        ContractError: codes of other Scenes, or of several codebooks; a host of another rig; a host
+            or codes that were told more than ``data`` allows.
     """
     data = settings.data
     data.check_told(f"host {host.identity}", host.data)
@@ -159,6 +159,8 @@ def open_splits(
         raise ContractError("--codes", codes, wanted)
     train, val = data.train_split, data.val_split
     readers = {name: load_split(name) for name in dict.fromkeys((train, val, *names))}
+    for reader in readers.values():
+        host.check_views(reader)
     found = (
         kinematic_codes(readers[train], readers)
         if codes == KINEMATIC

@@ -145,11 +145,18 @@ def scenes_to_learn_from(reader: ShardReader) -> NDArray[np.int64]:
 def scenes_to_imitate(reader: ShardReader, labelled_repeats: int = 1) -> NDArray[np.int64]:
     """Return the Scenes that training imitates: those to learn from whose future is known.
 
+    Where futures of some are assumed (``pseudo_odometry``), Scenes with odometry are repeated until
+    they are about half of all.
+
     Args:
         labelled_repeats: how often a Scene with labels is among them, where others have none.
     """
     scenes = scenes_to_learn_from(reader)
     scenes = scenes[reader.columns["future_mask"][scenes].any(axis=1)]
+    if reader.assumed:
+        known = reader.has_odometry[scenes]
+        times = max(1, round((~known).sum() / max(1, known.sum())))
+        return np.repeat(scenes, np.where(known, times, 1))
     if labelled_repeats == 1 or reader.labelled.all():
         return scenes
     return np.repeat(scenes, np.where(reader.labelled[scenes], labelled_repeats, 1))

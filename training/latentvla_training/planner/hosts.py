@@ -10,10 +10,12 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from latentvla_ros.contract import ContractError
+from latentvla_ros.contract import ContractError, View
 from latentvla_ros.model.config import PlannerConfig
 from latentvla_ros.model.planner import StudentPlanner
 from latentvla_ros.runtime.bundle import WEIGHTS_FILE, Bundle, load_bundle
+from latentvla_training.data.shard_footer import shard_info
+from latentvla_training.data.shards import ShardReader
 from latentvla_training.engine.recipe import SHARES, DataSettings
 from latentvla_training.planner.release import load_run
 from latentvla_training.planner.released import released_folder
@@ -29,6 +31,8 @@ class Host:
         codebook: that its latent actions are of; None while they have no meaning.
         data: what it was told; all where nothing says otherwise.
         bundle_sha256: of the bundle that it comes from; None of a run.
+        views: cameras and times that it looks at, in order; empty where only the order of the
+            Scenes says so, as for a run.
     """
 
     planner: StudentPlanner
@@ -36,6 +40,27 @@ class Host:
     codebook: str | None = None
     bundle_sha256: str | None = None
     data: DataSettings = field(default_factory=DataSettings)
+    views: tuple[View, ...] = ()
+
+    def check_views(self, reader: ShardReader) -> None:
+        """Refuse Scenes of other cameras than those of the host's rig.
+
+        Raises:
+            ContractError: with both.
+        """
+        recorded = shard_info(reader.paths[0]).recipe.get("views")
+        if recorded is None or not self.views:
+            return
+        found = tuple(View(**view) for view in recorded)
+        if found != self.views:
+            name = f"views of {reader.paths[0].name}"
+            raise ContractError(
+                name, _words(found), f"{_words(self.views)}, the rig of the host {self.identity}"
+            )
+
+
+def _words(views: tuple[View, ...]) -> str:
+    return ", ".join(f"{view.slot}@{view.time_offset_s:g}" for view in views)
 
 
 def bundle_planner(bundle: Bundle) -> StudentPlanner:
@@ -90,6 +115,7 @@ def _of_bundle(bundle: Bundle) -> Host:
     return replace(
         _host(manifest.bundle_id, bundle_planner(bundle)),
         codebook=manifest.codebook_id,
+        views=manifest.views,
         bundle_sha256=bundle.content_sha256,
         data=DataSettings(**{name: made[name] for name in SHARES if name in made}),
     )

@@ -212,6 +212,8 @@ class PseudoOdometryTask:
         if not len(self.scenes):
             raise ContractError("Scenes with two front frames and odometry", 0, "at least one")
         judged = FramePairs(val, recipe)
+        if not judged.known.any():
+            raise ContractError("Scenes to validate on: with front frames and odometry", 0, "some")
         chosen = evenly(np.flatnonzero(judged.known), self.run.validate_scenes)
         self.val = Subset(judged, chosen.tolist())
 

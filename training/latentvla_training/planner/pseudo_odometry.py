@@ -172,8 +172,12 @@ def assumed_columns(reader: ShardReader, motion: NDArray[np.float64]) -> dict[st
         history[whole, _PAST - 1 - step], seen[whole, _PAST - 1 - step] = pose[whole], True
     seen[:, -1] = True
     there = np.isfinite(motion).all(axis=1)
+    rows = later_rows(scenes, STEP_S)
+    after = np.where((rows >= 0)[:, None], motion[rows], np.nan)
+    after = np.where(np.isfinite(after), after, motion)
+    rates = (motion + after)[there] / (2 * STEP_S)  # at t0: half a second before and after it
     dynamics, measured = np.zeros((count, 6)), np.zeros((count, 6), np.bool_)
-    dynamics[there, 0], dynamics[there, 2] = motion[there, 0] / STEP_S, motion[there, 2] / STEP_S
+    dynamics[there, 0], dynamics[there, 2] = rates[:, 0], rates[:, 2]
     measured[there, :3] = True
     return {
         "future_2hz": future.astype(np.float32),

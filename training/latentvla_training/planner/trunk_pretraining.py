@@ -102,9 +102,17 @@ class TrunkPretraining(nn.Module):
         self.image_encoder.to(memory_format=torch.channels_last)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the losses of ``first`` and ``second`` (B, V, H, W, 3) uint8."""
+        """Return the losses of ``first`` and ``second`` (B, V, H, W, 3) uint8, a mean over views.
+
+        Features have to vary within a view: which camera it is, or that two views of one camera
+        are half a second apart, satisfies nothing.
+        """
         both = torch.cat([batch["first"].flatten(0, 1), batch["second"].flatten(0, 1)])
-        return vicreg(*self.projection(self.image_encoder(both)).float().chunk(2))
+        features = self.projection(self.image_encoder(both)).float()
+        views = batch["first"].shape[1]
+        first, second = (half.unflatten(0, (-1, views)) for half in features.chunk(2))
+        losses = [vicreg(first[:, view], second[:, view]) for view in range(views)]
+        return {name: sum(loss[name] for loss in losses) / views for name in losses[0]}
 
 
 class TrunkTask:

@@ -5,12 +5,15 @@ import shutil
 
 import pytest
 import torch
+from latentvla_training.data.shards import ShardReader, write_shard
 from latentvla_training.planner import hosts
 from latentvla_training.planner.contenders import fresh_planner, opened_gate
 from latentvla_training.planner.hosts import bundle_host, bundle_planner, released_hosts
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.runtime.bundle import load_bundle
+
+from .conftest import SHARD_RECIPE, make_scene
 
 
 def test_the_host_of_the_student_that_ships_is_the_planner_it_went_on_from():
@@ -41,6 +44,18 @@ def test_a_student_of_a_planner_that_is_not_here_is_refused_with_both_names(tmp_
     assert not released_hosts()
     with pytest.raises(ContractError, match=student.manifest.provenance["start_from"]):
         bundle_host("nano")
+
+
+def test_scenes_of_another_rig_are_refused_with_both(tmp_path):
+    host = bundle_host("nano")
+    views = [{"slot": view.slot, "time_offset_s": view.time_offset_s} for view in host.views]
+    swapped = [views[1], views[0], *views[2:]]
+    for name, recorded in (("same", views), ("swapped", swapped)):
+        path = tmp_path / f"{name}.parquet"
+        write_shard(path, [make_scene(0)], {**SHARD_RECIPE, "views": recorded})
+    host.check_views(ShardReader([tmp_path / "same.parquet"]))
+    with pytest.raises(ContractError, match=r"left@0, front@0, .*front@0, left@0, .*nano-3"):
+        host.check_views(ShardReader([tmp_path / "swapped.parquet"]))
 
 
 def test_a_damaged_host_is_refused(tmp_path, monkeypatch):

@@ -111,9 +111,10 @@ def test_true_motions_are_the_driven_future() -> None:
     assert whole.sum() == 2 * (count - 2)
     for name in ("ego_history", "ego_from_camera"):
         np.testing.assert_allclose(found[name][whole], columns[name][whole], atol=1e-4)
-    np.testing.assert_allclose(
-        found["ego_dynamics"][:, 0], _true_motion(reader)[:, 0] / 0.5, atol=1e-5
-    )
+    # Speed at t0 is that of half a second before and after it; of the last Scene, of before alone.
+    ahead = _true_motion(reader)[:, 0].reshape(2, count) / 0.5
+    rates = (ahead + np.append(ahead[:, 1:], ahead[:, -1:], axis=1)) / 2
+    np.testing.assert_allclose(found["ego_dynamics"][:, 0], rates.ravel(), atol=1e-5)
     assert found["ego_dynamics_mask"].tolist() == [[True] * 3 + [False] * 3] * len(reader)
 
 
@@ -189,6 +190,17 @@ def test_command_and_reader(
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ContractError, match="a whole file"):
         with_pseudo_odometry(hidden, path)
+
+
+def test_scenes_with_odometry_are_half_of_what_is_imitated() -> None:
+    reader = _write("train")
+    reader.has_odometry[:] = False
+    reader.has_odometry[:3] = True
+    told = reader.assuming(assumed_columns(reader, _true_motion(reader)), "somebody")
+    scenes = scenes_to_imitate(told)
+    rest = told.columns["future_mask"][3:].any(axis=1).sum()
+    assert np.bincount(scenes)[:4].tolist() == [round(rest / 3)] * 3 + [1]
+    assert abs(2 * (scenes < 3).sum() - len(scenes)) < 3
 
 
 def test_other_views_are_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from latentvla_training.engine.recipe import LoopSettings, OptimizerSettings, Re
 from latentvla_training.planner.training import train_planner
 from latentvla_training.planner.trunk_pretraining import (
     Pictures,
+    TrunkPretraining,
     TrunkRecipe,
     load_trunk_recipe,
     pretrain_trunk,
@@ -75,6 +76,20 @@ def test_two_views_are_the_same_picture_changed(short: TrunkRecipe, tmp_path: Pa
     assert not np.array_equal(item["first"], item["second"])
     assert not np.array_equal(item["first"], other["first"])
     assert 0.1 < (item["first"] == 128).all(axis=-1).mean() < 0.6
+
+
+def test_which_camera_it_is_satisfies_nothing(short: TrunkRecipe) -> None:
+    views = torch.stack([torch.full((3, 32, 64, 3), 60 * v, dtype=torch.uint8) for v in range(4)])
+    batch = {name: views.transpose(0, 1).contiguous() for name in ("first", "second")}
+    losses = TrunkPretraining(short.model).eval()(batch)
+    assert losses["variance"] > 0.98  # all Scenes of a view are the same picture
+    one = {name: value[:, :1] for name, value in batch.items()}
+    torch.testing.assert_close(
+        TrunkPretraining(short.model).eval()(one)["variance"],
+        losses["variance"],
+        rtol=0.0,
+        atol=1e-3,
+    )
 
 
 def test_a_host_begins_with_it(short: TrunkRecipe, tmp_path: Path, tiny: PlannerConfig) -> None:
