@@ -20,7 +20,12 @@ from latentvla_training.report.distill_tables import tag_gains
 from latentvla_training.report.figure import draw_interval, plain, save
 from latentvla_training.report.network_sums import Estimate
 from latentvla_training.report.result_files import ResultFile
-from latentvla_training.report.scene_panels import draw_above, draw_camera, find_scene
+from latentvla_training.report.scene_panels import (
+    draw_above,
+    draw_camera,
+    find_scene,
+    shown_ahead_m,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +67,7 @@ def draw_distill_figure(file: ResultFile | None, path: Path) -> bool:
     scenes = found["examples"]["scenes"]
     gains = _gains(found)
     above = max(4.2, 0.8 + 1.75 * len(found["splits"]), 1.4 + 0.34 * len(gains))
-    below = 7.2 if scenes else 0.6
+    below = 3.6 * len(scenes) + 0.4 if scenes else 0.6
     canvas = pyplot.figure(figsize=(15.0, above + below + 0.5), layout="constrained")
     try:
         mark = " †" if file.stale else ""
@@ -198,27 +203,31 @@ def _draw_scenes(figure: SubFigure, found: Mapping[str, Any]) -> None:
             0.01, 0.5, f"No scenes are shown: none of {_CLAIMED} in this result.", fontsize=9
         )
         return
-    panels = figure.subplots(2, len(scenes), squeeze=False, height_ratios=(1.0, 2.1))
-    for number, example in enumerate(scenes):
-        camera, above = panels[0, number], panels[1, number]
+    count = max(len(example["plans"]) for example in scenes)
+    panels = figure.subplots(
+        len(scenes), 1 + count, squeeze=False, width_ratios=(2.4, *[1.0] * count)
+    )
+    for (camera, *above), example in zip(panels, scenes, strict=True):
         tag = example["tag"].replace("_", " ")
-        camera.set_title(f"{tag}\n{example['token']}", loc="left", fontsize=9)
-        scores = ", ".join(f"{row} {100 * v:.0f}" for row, v in example["pdms"].items())
-        above.set_title(f"PDMS: {scores}", loc="left", fontsize=9)
+        camera.set_title(f"{tag}, {example['token']}", loc="left", fontsize=9)
         scene, why = find_scene(example)
         if scene is None:
-            for axes in (camera, above):
+            for axes in (camera, *above):
                 axes.set_axis_off()
             camera.text(0.0, 0.5, f"left out: {why}", transform=camera.transAxes, fontsize=8)
             continue
-        paths = [(np.array(example["driven"], np.float64), _DRIVEN)]
-        paths += [(np.array(plan), _COLOURS[row]) for row, plan in example["plans"].items()]
-        draw_camera(camera, scene, paths)
-        draw_above(above, scene, paths)
-    panels[1, 0].plot([], [], color=_DRIVEN, label="driven")
-    for row in (HOST, TEACHER, STUDENT):
-        panels[1, 0].plot([], [], color=_COLOURS[row], label=tables.title(row))
-    figure.legend(
-        *panels[1, 0].get_legend_handles_labels(),
-        loc="outside lower center", ncols=4, frameon=False, fontsize=9,
+        driven = np.array(example["driven"], np.float64)
+        plans = {row: np.array(plan, np.float64) for row, plan in example["plans"].items()}
+        colours = [(driven, _DRIVEN), *((plan, _COLOURS[row]) for row, plan in plans.items())]
+        draw_camera(camera, scene, colours)
+        ahead_m = shown_ahead_m([driven, *plans.values()])
+        for axes, (row, plan) in zip(above, plans.items(), strict=False):
+            draw_above(axes, scene, driven, plan, _COLOURS[row], _DRIVEN, ahead_m)
+            axes.set_title(
+                f"{tables.title(row)}: {100 * example['pdms'][row]:.0f}",
+                loc="left", fontsize=9, color=_COLOURS[row],
+            )  # fmt: skip
+    figure.text(
+        0.01, 0.0, "Titles: PDMS of the plan. Green: driven. Outlines: ego by its plan and traffic "
+        "as it went, once a second.", fontsize=9, color=_INK, va="bottom",
     )  # fmt: skip

@@ -25,9 +25,12 @@ F64 = NDArray[np.float64]
 _ROAD, _ROUTE, _GRASS = "#c9cbd0", "#b4bccb", "#eef0e8"
 _AGENT, _EGO = "#5b6270", "#1f4e9e"
 _LIGHTS = {SignalState.RED: "#e02828", SignalState.YELLOW: "#e6b012", SignalState.GREEN: "#1fae5a"}
-#: What is shown of the ego frame, m: behind, ahead, to either side.
-_BEHIND, _AHEAD, _ASIDE = 12.0, 48.0, 20.0
-_NEAREST_M = 2.5
+#: What is shown, m: behind; ahead of the furthest plan; ahead at least and at most.
+_BEHIND, _BEYOND, _LEAST, _MOST = 8.0, 10.0, 22.0, 56.0
+#: Paths are drawn from here on, m: nearer ground is not in the picture.
+_NEAREST_M = 1.0
+#: States of agents a second, and of plans.
+_AGENT_HZ, _PLAN_HZ = 10, 2
 
 
 def find_scene(example: Mapping[str, Any]) -> tuple[Scene | None, str]:
@@ -69,8 +72,28 @@ def draw_camera(axes: Axes, scene: Scene, paths: Sequence[tuple[F64, str]]) -> N
     axes.set_ylim(height - 0.5, -0.5)
 
 
-def draw_above(axes: Axes, scene: Scene, paths: Sequence[tuple[F64, str]]) -> None:
-    """Draw roads, route, traffic, own light and paths (N, 3); the ego looks up."""
+def shown_ahead_m(paths: Sequence[F64]) -> float:
+    """Return how far ahead of the ego a view of paths (N, 3) reaches, m."""
+    furthest = max(float(path[:, 0].max()) for path in paths)
+    return float(np.clip(furthest + _BEYOND, _LEAST, _MOST))
+
+
+def draw_above(
+    axes: Axes,
+    scene: Scene,
+    driven: F64,
+    plan: F64,
+    colour: str,
+    driven_colour: str,
+    ahead_m: float,
+) -> None:
+    """Draw roads, route, traffic, own light, a plan and what was driven; the ego looks up.
+
+    Ego, by the plan, and traffic are outlined once a second, so that one sees what meets.
+
+    Args:
+        driven, plan: (N, 3) at 2 Hz in the ego frame. ahead_m: how far is shown.
+    """
     from matplotlib.patches import Polygon
 
     labels, to_ego = scene.labels, se2.inverse(scene.ego_pose)
@@ -93,6 +116,10 @@ def draw_above(axes: Axes, scene: Scene, paths: Sequence[tuple[F64, str]]) -> No
             continue
         moved = _up(se2.transform_points(to_ego, state[valid][:41, :2]))
         axes.plot(moved[:, 0], moved[:, 1], color=_AGENT, linewidth=1.0, alpha=0.45)
+        for later in state[: 4 * _AGENT_HZ + 1 : _AGENT_HZ][1:]:
+            if np.isfinite(later[:3]).all():
+                box = _box(se2.compose(to_ego, later[:3]), float(size[0]), float(size[1]))
+                axes.add_patch(Polygon(_up(box), closed=True, fill=False, ec=_AGENT, lw=0.6))
         box = _box(se2.compose(to_ego, state[0, :3]), float(size[0]), float(size[1]))
         axes.add_patch(Polygon(_up(box), closed=True, facecolor=_AGENT, edgecolor="white", lw=0.6))
     ego = EgoVehicle()
@@ -104,14 +131,18 @@ def draw_above(axes: Axes, scene: Scene, paths: Sequence[tuple[F64, str]]) -> No
         start = int(np.hypot(*(labels.centerline[:, :2] - scene.ego_pose[:2]).T).argmin())
         along = np.append(0.0, arc) - np.append(0.0, arc)[start]
         at = line[int(np.abs(along - labels.own_light_distance_m).argmin())]
-        colour = _LIGHTS[SignalState(labels.own_light)]
-        axes.plot(*at, "s", color=colour, markersize=7, markeredgecolor="white")
-    for path, colour in paths:
+        lamp = _LIGHTS[SignalState(labels.own_light)]
+        axes.plot(*at, "s", color=lamp, markersize=7, markeredgecolor="white")
+    for path, ink, dots in ((driven, driven_colour, "-"), (plan, colour, "o-")):
         points = _up(np.vstack([np.zeros((1, 3)), path])[:, :2])
         axes.plot(points[:, 0], points[:, 1], color="white", linewidth=3.2, alpha=0.8)
-        axes.plot(points[:, 0], points[:, 1], "o-", color=colour, linewidth=1.8, markersize=3.2)
-    axes.set_xlim(-_ASIDE, _ASIDE)
-    axes.set_ylim(-_BEHIND, _AHEAD)
+        axes.plot(points[:, 0], points[:, 1], dots, color=ink, linewidth=1.8, markersize=3.2)
+    for pose in plan[_PLAN_HZ - 1 :: _PLAN_HZ]:
+        box = _box(se2.compose(pose, centre), ego.length_m, ego.width_m)
+        axes.add_patch(Polygon(_up(box), closed=True, fill=False, ec=colour, lw=0.9))
+    aside = 0.4 * (_BEHIND + ahead_m)
+    axes.set_xlim(-aside, aside)
+    axes.set_ylim(-_BEHIND, ahead_m)
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
