@@ -130,8 +130,8 @@ class PretrainVision:
 class Evaluate:
     """Tell how well teachers know the codes of unseen networks, beside all that knows less.
 
-    Exit status 0: they beat counts and nets of ego state and command by 0.1 nat a code, beyond the
-    interval.
+    Exit status 0: they beat counts and the net of ego state and command by 0.1 nat a code, beyond
+    the interval.
     """
 
     codes: str

@@ -22,10 +22,12 @@ from latentvla_training.teacher.evaluation import (
     SeedResult,
 )
 
-#: Nats a code by which the teacher must beat the nets of ego state and command, and the counts:
-#: a net that has not converged would be no measure.
+#: Nats a code by which the teacher must beat counts and the net of ego state and command
+#: (experiments.md section 5).
 MARGIN = 0.1
-TO_BEAT = (UNIGRAM, PREVIOUS, MLP, MLP_PREVIOUS)
+TO_BEAT = (UNIGRAM, PREVIOUS, MLP)
+#: Told apart: a net that is told the true codes before, as the teacher is (ours, and harder).
+BESIDE = (MLP_PREVIOUS,)
 
 TITLES = {
     UNIGRAM: "unigram of each place",
@@ -86,25 +88,33 @@ def token_table(results: Mapping[str, SeedResult], split: str) -> str:
 
 
 def passed(results: Mapping[str, SeedResult]) -> bool:
-    """Return whether the teachers beat nets and counts by ``MARGIN`` beyond the interval."""
+    """Return whether the teachers beat all of ``TO_BEAT`` by ``MARGIN`` beyond the interval.
+
+    Also where t0 alone is known, to both: there the interval of what they are ahead of the net must
+    leave 0 out.
+    """
     return beats_all(pooled([result.sums for result in results.values()]))
 
 
 def beats_all(sums: NetworkSums) -> bool:
     """Return whether the pooled sums of teachers say so."""
-    return all(sums.difference(row, TEACHER, "nll").low >= MARGIN for row in TO_BEAT)
+    told = all(sums.difference(row, TEACHER, "nll").low >= MARGIN for row in TO_BEAT)
+    own = sums.difference(MLP, TEACHER, "own_nll")
+    return told and own.value >= MARGIN and own.low > 0.0
 
 
 def verdict(sums: NetworkSums) -> str:
     """Say of each row whether the teacher beats it by ``MARGIN``, beyond the interval or not."""
+    asked = [(row, "nll", "") for row in TO_BEAT] + [(MLP, "own_nll", ", at t0 alone")]
     lines = []
-    for row in TO_BEAT:
-        gain = sums.difference(row, TEACHER, "nll")
+    for row, figure, where in (*asked, *((row, "nll", ", not asked for") for row in BESIDE)):
+        gain = sums.difference(row, TEACHER, figure)
         word = "yes" if gain.low >= MARGIN else "not beyond the interval"
         if gain.value < MARGIN:
             word = "no"
         lines.append(
-            f"Beats {TITLES[row]} by {MARGIN} nat: **{word}** ({markdown.difference(gain, 3)})."
+            f"Beats {TITLES[row]} by {MARGIN} nat{where}: **{word}** "
+            f"({markdown.difference(gain, 3)})."
         )
     return "\n\n".join(lines)
 

@@ -375,7 +375,7 @@ def test_teachers_of_one_recipe_are_pooled_and_others_stand_apart(
     assert "2 seed(s) (nano-s0, nano-s1), 40 Scenes of 4 networks" in text
     assert "--runs nano-s1 --split test --json docs/results/teacher_test_s1.json" in text
     assert "Beats ego state and command (MLP) by 0.1 nat: **yes**" in text
-    assert "true codes before (MLP) by 0.1 nat: **no**" in text
+    assert "true codes before (MLP) by 0.1 nat, not asked for: **no**" in text
     stale = replace(present, scenes_ids={"test": "9" * 16})
     assert "### Teacher nano on test †" in told(folder, stale, "What the teacher knows")
     read = read_result(folder / "teacher_test.json", stale)

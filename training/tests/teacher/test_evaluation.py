@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from latentvla_training.latent_action.codes import load_codes, save_codes
-from latentvla_training.report.network_sums import sums_from_json
+from latentvla_training.report.network_sums import sums_from_json, sums_of
 from latentvla_training.teacher.baselines import (
     mean_nll,
     previous_token,
@@ -20,13 +20,15 @@ from latentvla_training.teacher.evaluation import (
     BLIND,
     MLP,
     MLP_PREVIOUS,
+    PREVIOUS,
     TEACHER,
+    UNIGRAM,
     check_unseen,
     code_figures,
     evaluate_seeds,
     write_document,
 )
-from latentvla_training.teacher.evaluation_table import passed, token_table
+from latentvla_training.teacher.evaluation_table import beats_all, passed, token_table
 from latentvla_training.teacher.settings import BaselineSettings, TeacherRecipe
 from latentvla_training.teacher.training import open_coded_split, train_teacher
 
@@ -104,6 +106,22 @@ def test_calibration_by_hand() -> None:
     assert confidence == pytest.approx(0.6) and accuracy == pytest.approx(18 / 42)
     both = pooled_calibration([found, found])
     assert both.error.value == pytest.approx(found.error.value) and both.count.sum() == 84
+
+
+@pytest.mark.parametrize(
+    ("worse", "wanted"),
+    [({}, True), ({"own": 0.05}, False), ({MLP: 0.05}, False), ({UNIGRAM: 0.05}, False),
+     ({MLP_PREVIOUS: -0.2}, True)],
+)  # fmt: skip
+def test_what_a_teacher_must_beat(worse: dict[str, float], wanted: bool) -> None:
+    ahead = {UNIGRAM: 0.5, PREVIOUS: 0.4, MLP: 0.3, MLP_PREVIOUS: 0.2} | worse
+    networks = np.repeat(["a", "b", "c"], 4)
+    parts = {TEACHER: {"nll": np.full(12, 1.0), "own_nll": np.full(12, 1.5)}}
+    for row, gain in ahead.items():
+        if row != "own":
+            parts[row] = {"nll": np.full(12, 1.0 + gain)}
+    parts[MLP]["own_nll"] = np.full(12, 1.5 + worse.get("own", 0.3))
+    assert beats_all(sums_of(networks, parts, {}, {})) is wanted
 
 
 def test_seeds_are_pooled_into_a_table(place: Place, recipe: TeacherRecipe) -> None:
