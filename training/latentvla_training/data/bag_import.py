@@ -104,6 +104,12 @@ def bag_scenes(
         ).scenes()
 
 
+def footer_recipe(settings: SceneSettings) -> dict[str, Any]:
+    """Return what the footer of a recording's shard says: slots, times and size of its views."""
+    known = dataclasses.asdict(settings)
+    return {name: known[name] for name in ("views", "image_width", "image_height", "stride_s")}
+
+
 class _Importer:
     """One pass over an open recording."""
 

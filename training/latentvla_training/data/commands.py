@@ -63,12 +63,15 @@ class Import:
 
     def __call__(self) -> int:
         from latentvla_ros.contract import ContractError
-        from latentvla_training.data.bag_import import bag_scenes
+        from latentvla_training.data.bag_import import bag_scenes, footer_recipe
         from latentvla_training.data.shards import write_shard
+        from latentvla_training.data.world_adapter import SceneSettings
 
         if self.out.suffix != ".parquet":
             raise ContractError("out", str(self.out), "a file that ends in .parquet")
-        info = write_shard(self.out, bag_scenes(self.bag, self.rig, network=self.network))
+        settings = SceneSettings()
+        scenes = bag_scenes(self.bag, self.rig, settings, network=self.network)
+        info = write_shard(self.out, scenes, footer_recipe(settings))
         print(f"{self.out}: {info.scenes} scenes")
         return 0
 

@@ -2,8 +2,9 @@
 
 A run folder holds ``recipe.yaml``, ``checkpoint.pt``, TensorBoard events and ``metrics.jsonl``. The
 same command again continues the run where its last checkpoint left it: same step, optimizer, random
-state and data position. With every validation the log says what the run has cost so far: CPU
-seconds of this process and of workers that ended, and the most memory that it held.
+state and data position. With every validation the log says what the run has cost so far, calls that
+it was interrupted between included: CPU seconds and the most memory, of the first process and its
+loader workers (``cost_meter``).
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 import yaml
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from latentvla_ros.contract import ContractError
 from latentvla_training.engine.averaging import AveragedModel
 from latentvla_training.engine.checkpoint import load_checkpoint, save_checkpoint
+from latentvla_training.engine.cost_meter import CostMeter
 from latentvla_training.engine.recipe import (
     LoopSettings,
     OptimizerSettings,
@@ -39,6 +40,7 @@ from latentvla_training.engine.sharding import (
 )
 
 Batch = dict[str, Tensor]
+Kind = TypeVar("Kind")
 
 
 class TrainingRecipe(Protocol):
@@ -118,26 +120,29 @@ def run_training(
         FloatingPointError: the loss is not finite.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from torch.utils.tensorboard import SummaryWriter
     from tqdm import tqdm
 
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
+    AcceleratorState._reset_state()  # of the stage before, whose mixed precision may be another
     accelerator = Accelerator(
         mixed_precision=recipe.run.mixed_precision, cpu=not torch.cuda.is_available()
     )
+    meter = CostMeter()
     main = accelerator.is_main_process
     if main:
         _claim_folder(folder, recipe)
     optimizer = make_optimizer(task.module, recipe.optimizer)
     averaged = AveragedModel(task.module, recipe.optimizer.ema_decay)
-    start, spent = 0, -_cpu_seconds()
+    start, cpu_before_s, peak_before_gib = 0, 0.0, 0.0
     state = load_checkpoint(folder)
     if state is not None:
         task.module.load_state_dict(state["module"])
         averaged.module.load_state_dict(state["averaged"])
         averaged.updates, start = state["updates"], state["step"]
-        spent += state.get("cpu_s", 0.0)
+        cpu_before_s, peak_before_gib = state.get("cpu_s", 0.0), state.get("peak_gib", 0.0)
         torch.set_rng_state(state["rng"])
     averaged.module.to(accelerator.device)
     module, prepared = accelerator.prepare(task.module, optimizer)
@@ -156,6 +161,10 @@ def run_training(
         total=steps, initial=start, desc=folder.name, unit="step", disable=not (main and progress)
     )
 
+    def cost() -> dict[str, float]:
+        peak_gib = max(peak_before_gib, meter.peak_gib)
+        return {"cpu_s": cpu_before_s + meter.cpu_s, "peak_gib": peak_gib}
+
     def checkpoint(step: int) -> None:
         if not (main or sharded):
             return
@@ -171,7 +180,7 @@ def run_training(
                 "optimizer": moments,
                 "rng": torch.get_rng_state(),
                 "step": step,
-                "cpu_s": spent + _cpu_seconds(),
+                **cost(),
             },
         )
 
@@ -206,6 +215,7 @@ def run_training(
             for name, value in values.items():
                 writer.add_scalar(name, value, step)
             _log(folder, {"step": step, **values})
+            meter.look()
             bar.set_postfix(loss=f"{float(total.detach()):.3f}", scenes_s=f"{rate_s:.1f}")
         last = step == steps
         if (step % every == 0 or last) and (main or sharded):
@@ -214,10 +224,8 @@ def run_training(
         if (step % every == 0 or last) and main:
             for name, value in figures.items():
                 writer.add_scalar(f"val/{name}", value, step) if writer else None
-            cost = {"cost/cpu_s": spent + _cpu_seconds(), "cost/peak_gib": _peak_gib()}
-            _log(
-                folder, {"step": step, **{f"val/{name}": v for name, v in figures.items()}, **cost}
-            )
+            values = {f"val/{name}": value for name, value in figures.items()}
+            _log(folder, {"step": step, **values, **{f"cost/{k}": v for k, v in cost().items()}})
             bar.write(f"step {step}: " + "  ".join(f"{k} {v:.4f}" for k, v in figures.items()))
             logged = time.monotonic()
         stopping = stop_after_steps is not None and step - start >= stop_after_steps
@@ -234,19 +242,16 @@ def run_training(
     return averaged.module
 
 
-def _cpu_seconds() -> float:
-    """Return the CPU seconds of this process, and of its children that have ended."""
-    own, ended = (
-        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
+def run_recipe(kind: type[Kind], folder: Path) -> Kind | None:
+    """Return the recipe that a run folder notes, of its kind; None when it notes none.
 
-
-def _peak_gib() -> float:
-    """Return the most memory that this process has held (on a GPU: of the GPU's), GiB."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    Raises:
+        ContractError: it is of another kind, or not allowed.
+    """
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        return None
+    return build(kind, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
 
 
 def check_folder(folder: Path, recipe: TrainingRecipe) -> bool:
@@ -255,10 +260,9 @@ def check_folder(folder: Path, recipe: TrainingRecipe) -> bool:
     Raises:
         ContractError: it holds a run of another recipe; names what differs.
     """
-    path = folder / "recipe.yaml"
-    if not path.is_file():
+    found = run_recipe(type(recipe), folder)
+    if found is None:
         return False
-    found = build(type(recipe), yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
     different = different_settings(found, recipe)
     if different:
         expected = "a run of the same recipe, or a new folder (--run)"

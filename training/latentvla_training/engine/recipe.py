@@ -119,6 +119,9 @@ class RunSettings(LoopSettings):
                 raise ContractError(f"run.{name}", getattr(self, name), "at least 1")
 
 
+#: Metadata of a field that a run fills in: where either of two leaves it empty, it is not compared.
+NOTED = {"noted": True}
+
 #: Settings of ``DataSettings`` that say of how many drives something may be read.
 SHARES = ("labelled_share", "odometry_share")
 
@@ -241,18 +244,20 @@ def different_settings(there: Any, here: Any) -> list[str]:
     """Return what differs between two recipes of one kind: dotted name and both values."""
     return [
         f"{name}: {old!r} there, {new!r} here"
-        for (name, old), (_, new) in zip(_settings(there), _settings(here), strict=True)
-        if old != new
+        for (name, old, noted), (_, new, _) in zip(_settings(there), _settings(here), strict=True)
+        if old != new and not (noted and "" in (old, new))
     ]
 
 
-def _settings(record: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return (dotted name, value) of every setting of a recipe."""
-    found: list[tuple[str, Any]] = []
+def _settings(record: Any, prefix: str = "") -> list[tuple[str, Any, bool]]:
+    """Return (dotted name, value, whether it is ``NOTED``) of every setting of a recipe."""
+    found: list[tuple[str, Any, bool]] = []
     for entry in fields(record):
-        value = getattr(record, entry.name)
-        name = f"{prefix}{entry.name}"
-        found += _settings(value, f"{name}.") if is_dataclass(value) else [(name, value)]
+        value, name = getattr(record, entry.name), f"{prefix}{entry.name}"
+        if is_dataclass(value):
+            found += _settings(value, f"{name}.")
+        else:
+            found.append((name, value, bool(entry.metadata.get("noted"))))
     return found
 
 

@@ -7,7 +7,9 @@ averaged over the cells of each picture, which no code can reach (attention is c
 
 One safetensors file a shard of Scenes, written aside and renamed: making them may be killed and
 repeated. A file says whose states it holds, of which Scenes, and the hash of its contents; states
-of another teacher, codebook, processor, rig or of other Scenes are never read.
+of another teacher, codebook, processor, rig or of other Scenes are never read. Whoever reads need
+not have the kind of device that they were made on, but states of two kinds, which round in two
+ways, are never mixed.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,9 @@ logger = logging.getLogger(__name__)
 SUFFIX = ".safetensors"
 _FORMAT = "latentvla-teacher-1"
 _ABOUT, _HASH = "about", "content_sha256"
+
+#: Kind of device that states were made on; a file that does not say it was made on a CPU.
+_DEVICE, _CPU = "device", "cpu"
 
 #: Tensors of a file, each with one row a Scene.
 VISUAL, ACTION, MARGINALS, CODES = "visual", "action", "marginals", "codes"
@@ -125,7 +130,8 @@ def ensure_cache(
 
     Raises:
         DiskFullError: no space left; what is there stays, and the same call goes on from it.
-        ContractError: the teacher's prompt is not made for these cameras.
+        ContractError: the teacher's prompt is not made for these cameras; states are lacking, and
+            those that are there were made on another kind of device; names both.
     """
     from tqdm import tqdm
 
@@ -140,6 +146,9 @@ def ensure_cache(
         if not _is_current(folder / f"{path.stem}{SUFFIX}", wanted[number])
     ]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if absent:
+        again = {folder / f"{reader.paths[number].stem}{SUFFIX}" for number in absent}
+        _check_device(set(folder.parent.glob(f"*/*{SUFFIX}")) - again, device.type)
     run.teacher.to(device).eval()
     dataset = TeacherDataset(reader, run.processor, blank=run.recipe.blank_images)
     scenes = sum(infos[number].scenes for number in absent)
@@ -148,7 +157,7 @@ def ensure_cache(
             rows = range(int(starts[number]), int(starts[number + 1]))
             tensors = _states(run, dataset, rows, device)
             path = folder / f"{reader.paths[number].stem}{SUFFIX}"
-            _write(path, tensors, wanted[number])
+            _write(path, tensors, wanted[number], device.type)
             bar.update(len(rows))
     return CachedTeacher(folder, reader, identity)
 
@@ -190,13 +199,18 @@ class CachedTeacher:
     Raises:
         FileNotFoundError: a shard has no states yet.
         ContractError: a file is damaged, or of another teacher, codebook, processor, rig or of
-            other Scenes; both are named.
+            other Scenes, or two were made on two kinds of devices; both are named.
     """
 
     def __init__(self, folder: Path, reader: ShardReader, identity: dict[str, str]) -> None:
         parts: dict[str, list[NDArray[Any]]] = {VISUAL: [], ACTION: [], MARGINALS: [], CODES: []}
-        for path, wanted in zip(reader.paths, _of_shards(identity, reader), strict=True):
-            tensors = _read(folder / f"{path.stem}{SUFFIX}", wanted)
+        made_on = ""
+        for shard, wanted in zip(reader.paths, _of_shards(identity, reader), strict=True):
+            path = folder / f"{shard.stem}{SUFFIX}"
+            tensors, device = _read(path, wanted)
+            made_on = made_on or device
+            if device != made_on:
+                raise ContractError(f"teacher cache {path}: {_DEVICE}", device, made_on)
             for name, values in parts.items():
                 values.append(tensors[name])
         self.identity = identity
@@ -223,11 +237,30 @@ def _content_hash(tensors: dict[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _write(path: Path, tensors: dict[str, NDArray[Any]], identity: dict[str, str]) -> None:
+def _check_device(paths: Iterable[Path], device: str) -> None:
+    """Check that what is there of a teacher was made on the kind of device that goes on with it."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(paths):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                found = _about(file).get(_DEVICE, _CPU)
+        except (SafetensorError, KeyError, ValueError):
+            continue  # whoever reads it will say that it is damaged
+        if found != device:
+            wanted = f"{device}, as here; go on where it was begun, or remove {path.parents[1]}"
+            raise ContractError(f"teacher cache {path}: {_DEVICE}", found, wanted)
+
+
+def _write(
+    path: Path, tensors: dict[str, NDArray[Any]], identity: dict[str, str], device: str
+) -> None:
     from safetensors.numpy import save
 
-    about = json.dumps({**identity, _HASH: _content_hash(tensors)}, sort_keys=True)
-    content = save(tensors, {_ABOUT: about})  # of several keys the order would be any
+    made_on = {} if device == _CPU else {_DEVICE: device}
+    about = {**identity, **made_on, _HASH: _content_hash(tensors)}
+    # One key: of several the order would be any.
+    content = save(tensors, {_ABOUT: json.dumps(about, sort_keys=True)})
     try:
         write_whole(path, content)
     except OSError as error:
@@ -237,20 +270,26 @@ def _write(path: Path, tensors: dict[str, NDArray[Any]], identity: dict[str, str
         raise
 
 
-def _read(path: Path, wanted: dict[str, str]) -> dict[str, NDArray[Any]]:
+def _about(file: Any) -> dict[str, str]:
+    found: dict[str, str] = json.loads((file.metadata() or {})[_ABOUT])
+    return found
+
+
+def _read(path: Path, wanted: dict[str, str]) -> tuple[dict[str, NDArray[Any]], str]:
+    """Return the tensors of a file, and the kind of device that they were made on."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; make it with latentvla-train teacher cache")
     try:
         with safe_open(path, framework="numpy") as file:
-            found = json.loads((file.metadata() or {})[_ABOUT])
+            found = _about(file)
             tensors = {name: file.get_tensor(name) for name in (VISUAL, ACTION, MARGINALS, CODES)}
     except (SafetensorError, KeyError, ValueError) as error:
         raise ContractError(
             f"teacher cache {path}", str(error), "a whole file; remove it to have it made again"
         ) from error
-    content = found.pop(_HASH, "")
+    content, device = found.pop(_HASH, ""), found.pop(_DEVICE, _CPU)
     for name in sorted({*found, *wanted}):
         if found.get(name) != wanted.get(name):
             raise ContractError(
@@ -262,7 +301,7 @@ def _read(path: Path, wanted: dict[str, str]) -> dict[str, NDArray[Any]]:
             f"contents of hash {_content_hash(tensors)[:16]}",
             f"{content[:16]}; remove it to have it made again",
         )
-    return tensors
+    return tensors, device
 
 
 def _is_current(path: Path, wanted: dict[str, str]) -> bool:

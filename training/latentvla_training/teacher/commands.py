@@ -66,9 +66,12 @@ class Train:
     """Processes, each with a share of every batch (GPUs, or CPU cores)."""
 
     def __call__(self) -> int:
+        from latentvla_training.engine.checkpoint import checkpoint_step
         from latentvla_training.engine.launch import launch, needs_launch
         from latentvla_training.engine.loop import check_folder
+        from latentvla_training.teacher.settings import vision_recipe
         from latentvla_training.teacher.training import open_coded_split, with_codes
+        from latentvla_training.teacher.vision_pretraining import is_pretrained
 
         if self.processes < 1:
             raise ContractError("--processes", self.processes, "at least 1")
@@ -80,7 +83,10 @@ class Train:
         if needs_launch(self.processes):  # what is wrong is said once, before processes start
             train = open_coded_split(recipe.data.train_split, codes, recipe.data)
             val = open_coded_split(recipe.data.val_split, codes)
-            check_folder(folder, with_codes(recipe, train, val))
+            recipe = with_codes(recipe, train, val)
+            check_folder(folder, recipe)
+            if recipe.vision.enabled and not checkpoint_step(folder):
+                is_pretrained(vision_recipe(recipe), vision)
             return launch(sys.argv[1:], self.processes)
         from latentvla_training.teacher.training import train_teacher
 
@@ -149,6 +155,7 @@ class Evaluate:
 
     def __call__(self) -> int:
         from latentvla_training.data.whole_file import write_whole
+        from latentvla_training.engine.cost_meter import CostMeter
         from latentvla_training.teacher.evaluation import evaluate_seeds, write_document
         from latentvla_training.teacher.evaluation_table import passed, token_table
 
@@ -156,9 +163,11 @@ class Evaluate:
             raise ContractError("--blind", len(self.blind), f"{len(self.runs)}, one for each run")
         places = {name: teacher_place(name) for name in self.runs}
         blind = [teacher_place(name) for name in self.blind]
+        meter = CostMeter()
         results = evaluate_seeds(places, blind, Path(self.codes), self.split)
         table = token_table(results, self.split)
         print(table)
+        print(f"{self.split}: {meter}")
         if self.json is not None:
             write_document(results, self.split, self.json)
         if self.markdown is not None:
@@ -185,6 +194,7 @@ class Cache:
 
     def __call__(self) -> int:
         from latentvla_training.data.shards import split_shards
+        from latentvla_training.engine.cost_meter import CostMeter
         from latentvla_training.teacher.cache import describe_cache, ensure_cache, scenes_as_shown
         from latentvla_training.teacher.release import load_teacher
 
@@ -194,9 +204,10 @@ class Cache:
             split_shards(split)
         run = load_teacher(teacher_place(self.teacher))
         for split in self.split:
+            meter = CostMeter()
             reader = scenes_as_shown(run, split, self.train_shards)
             cached = ensure_cache(run, reader, split, self.out)
-            print(f"{split}: {describe_cache(cached)}")
+            print(f"{split}: {describe_cache(cached)}; {meter}")
         return 0
 
 

@@ -299,17 +299,18 @@ def save_processor(processor: TeacherProcessor, folder: Path) -> None:
 def rig_identity(reader: ShardReader) -> str:
     """Return what the views of a split are, in words that can be compared.
 
-    The world says slots and time offsets in its shards; imported recordings are known by the number
-    of views alone.
+    The world says slots and time offsets in its shards, and so do recordings; those that were
+    imported before they did are known by the number of views alone. Calibration is no part of it:
+    no two vehicles share one, nor do the world's episodes with ``jitter_rig``.
 
     Raises:
         ContractError: shards of several rigs.
     """
-    found = {_rig_of(path) for path in reader.paths}
+    unnamed = f"{reader.columns['view_mask'].shape[1]} views"
+    found = {_rig_of(path) or unnamed for path in reader.paths}
     if len(found) != 1:
         raise ContractError("rig of the shards", sorted(found), "one rig")
-    words = found.pop()
-    return words or f"{reader.columns['view_mask'].shape[1]} views"
+    return found.pop()
 
 
 def _rig_of(path: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.engine.recipe import (
+    NOTED,
     DataSettings,
     LoopSettings,
     OptimizerSettings,
@@ -214,11 +215,22 @@ class TeacherRecipe:
             raise ContractError(
                 "vision.enabled", True, "false with model.lora_rank: adapters need a trained tower"
             )
+        if self.model.source != TINY and self.vision.enabled:
+            wanted = (
+                f"false with model.source {self.model.source}, whose tower comes pre-trained: take "
+                "the recipe base or base_lora, or one of your own that says so"
+            )
+            raise ContractError("vision.enabled", True, wanted)
 
 
 @dataclass(frozen=True)
 class VisionRecipe:
-    """Everything that decides the pre-training of a vision tower; its run folder holds it."""
+    """Everything that decides the pre-training of a vision tower; its run folder holds it.
+
+    Attributes:
+        scenes: identity of the Scenes whose pictures are learned, noted by the run; older runs have
+            none.
+    """
 
     name: str
     model: ModelSettings
@@ -227,10 +239,14 @@ class VisionRecipe:
     hidden_share: float
     optimizer: OptimizerSettings
     run: LoopSettings
+    scenes: str = field(default="", metadata=NOTED)
 
 
 def vision_recipe(recipe: TeacherRecipe) -> VisionRecipe:
-    """Return the recipe of the vision stage; it does not hang on the seed of the teacher."""
+    """Return the recipe of the vision stage; it does not hang on the seed of the teacher.
+
+    Its Scenes are those of the teacher, once they are known.
+    """
     vision = recipe.vision
     return VisionRecipe(
         f"{recipe.name}_vision",
@@ -240,6 +256,7 @@ def vision_recipe(recipe: TeacherRecipe) -> VisionRecipe:
         vision.hidden_share,
         vision.optimizer,
         vision.run,
+        recipe.scenes,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 
 from latentvla_ros.contract import NUM_LATENT_ACTIONS
 from latentvla_ros.model.torchvision_operators import declare_missing_operators
+from latentvla_training.engine.cost_meter import CostMeter
 from latentvla_training.engine.loop import make_optimizer
 from latentvla_training.latent_action.codes import CODEBOOK_SIZE
 from latentvla_training.teacher.cost import Shapes, recipe_shapes, training_memory
@@ -33,7 +33,7 @@ class Speed:
     Attributes:
         pictures: of the image processor. training: of an optimiser step. reading: of the codes
             after the true ones. answering: of the greedy answer and all sampled prefixes.
-        peak_gib: most memory that the process (or the GPU) held.
+        peak_gib: most memory that the process (or the GPU) held meanwhile.
     """
 
     pictures: float
@@ -69,6 +69,7 @@ def measured(recipe: TeacherRecipe, shapes: Shapes, batch_size: int) -> Speed:
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    meter = CostMeter()
     teacher = random_teacher(recipe, shapes).to(device)
     rng = np.random.default_rng(0)
     settings = recipe.pictures
@@ -103,10 +104,7 @@ def measured(recipe: TeacherRecipe, shapes: Shapes, batch_size: int) -> Speed:
     training = each(train)
     teacher.eval().vlm.set_attn_implementation("sdpa")  # as loaded teachers have it
     reading, answering = each(read), each(reply)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-    if device.type == "cuda":
-        peak = float(torch.cuda.max_memory_allocated())
-    return Speed(pictures, training, reading, answering, peak / _GIB)
+    return Speed(pictures, training, reading, answering, meter.peak_gib)
 
 
 def random_teacher(recipe: TeacherRecipe, shapes: Shapes) -> Teacher:

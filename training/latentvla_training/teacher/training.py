@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.data.shards import ShardReader, load_split
-from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.checkpoint import checkpoint_step, load_checkpoint
 from latentvla_training.engine.loop import run_training
 from latentvla_training.engine.recipe import DataSettings, build
 from latentvla_training.latent_action.codes import MISSING, LatentCodes, load_codes
@@ -184,27 +184,30 @@ def train_teacher(
 
     Args:
         vision_folder: of the run that pre-trains the vision tower, shared by all seeds; it is
-            brought to its end first, if the recipe has such a stage.
+            brought to its end first, if the recipe has such a stage and the teacher has no
+            checkpoint yet.
         codes_folder: of ``<split>.safetensors``.
 
     Raises:
-        ContractError: codes of another codebook or other Scenes than the run's.
+        ContractError: codes of another codebook or other Scenes than the run's, or a vision tower
+            of another recipe or other Scenes.
     """
     data = recipe.data
     train = open_coded_split(data.train_split, codes_folder, data)
     val = open_coded_split(data.val_split, codes_folder)
     recipe = with_codes(recipe, train, val)
+    begun = checkpoint_step(folder) > 0
     vision = None
-    if recipe.vision.enabled:
+    if recipe.vision.enabled and not begun:
         stage = vision_recipe(recipe)
         if not is_pretrained(stage, vision_folder):
             pretrain_vision(stage, vision_folder, progress=progress)
         vision = vision_folder
     task = TeacherTask(recipe, train, val, vision)
-    if recipe.ego_steps and load_checkpoint(folder) is None:
+    if recipe.ego_steps and not begun:
         assert isinstance(task.module, TrainedTeacher)
         start_from_ego_net(task.module.teacher, recipe, train, progress)
-    if recipe.start_from and load_checkpoint(folder) is None:
+    if recipe.start_from and not begun:
         before = load_teacher_run(folder.parent / recipe.start_from)
         check_same_model(before.recipe, recipe)
         task.module.teacher.load_state_dict(before.teacher.state_dict())

@@ -11,6 +11,7 @@ Nothing but pictures is read: no odometry, no command, no code.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,14 @@ from torch.utils.data import DataLoader, Subset
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.data.shards import ShardReader, load_split
-from latentvla_training.engine.checkpoint import load_checkpoint, weights_below
-from latentvla_training.engine.loop import run_training
+from latentvla_training.engine.checkpoint import (
+    checkpoint_step,
+    load_checkpoint,
+    weights_below,
+)
+from latentvla_training.engine.loop import run_recipe, run_training
+from latentvla_training.engine.recipe import different_settings
+from latentvla_training.latent_action.codes import scenes_identity
 from latentvla_training.planner.augmentation import AugmentationSettings, change_colours
 from latentvla_training.planner.dataset import (
     Item,
@@ -155,23 +162,42 @@ class VisionTask:
 def pretrain_vision(
     recipe: VisionRecipe, folder: Path, stop_after_steps: int | None = None, progress: bool = True
 ) -> nn.Module:
-    """Train a vision tower in ``folder`` (or continue there); returns the averaged module."""
+    """Train a vision tower in ``folder`` (or continue there); returns the averaged module.
+
+    Raises:
+        ContractError: the folder holds a tower of another recipe or of other Scenes; names both.
+    """
     data = recipe.data
-    task = VisionTask(
-        recipe,
-        load_processor(recipe.model, recipe.pictures),
-        load_split(data.train_split).part(
-            data.max_shards, data.labelled_share, data.odometry_share
-        ),
-        load_split(data.val_split),
+    train = load_split(data.train_split).part(
+        data.max_shards, data.labelled_share, data.odometry_share
     )
+    recipe = replace(recipe, scenes=scenes_identity(train))
+    processor = load_processor(recipe.model, recipe.pictures)
+    task = VisionTask(recipe, processor, train, load_split(data.val_split))
     return run_training(task, recipe, folder, stop_after_steps, progress)
 
 
 def is_pretrained(recipe: VisionRecipe, folder: Path) -> bool:
-    """Return whether the stage in ``folder`` has come to its end."""
-    state = load_checkpoint(folder)
-    return state is not None and state["step"] >= recipe.run.steps
+    """Return whether the stage in ``folder`` has come to its end.
+
+    It may be the stage of a recipe of another name, where all that decides the tower is the same.
+
+    Raises:
+        ContractError: it is of another recipe or of other Scenes; names what differs.
+    """
+    step = checkpoint_step(folder)
+    if not step:
+        return False
+    found = run_recipe(VisionRecipe, folder)
+    if found is None:
+        raise ContractError(
+            f"vision tower of {folder}", "no recipe.yaml", "one, beside the weights"
+        )
+    different = different_settings(replace(found, name=recipe.name), recipe)
+    if different:
+        expected = "a tower of the same recipe and Scenes, or a new folder (--vision-run)"
+        raise ContractError(f"vision tower of {folder}", different, expected)
+    return step >= recipe.run.steps
 
 
 def start_from_vision(tower: nn.Module, folder: Path) -> None:

@@ -14,11 +14,14 @@ from latentvla_training.data.bag_export import export_bag
 from latentvla_training.data.bag_import import BagTopics, bag_scenes
 from latentvla_training.data.bag_reader import BagContentError
 from latentvla_training.data.bag_writer import DriveBagWriter
+from latentvla_training.data.commands import Import
 from latentvla_training.data.episode_signals import EPOCH_NS, episode_odometry, step_stamp_ns
 from latentvla_training.data.image_encoding import decode_views, encode_jpeg
 from latentvla_training.data.scene import Scene
-from latentvla_training.data.shards import DiskFullError
+from latentvla_training.data.shards import DiskFullError, ShardReader
 from latentvla_training.data.world_adapter import episode_scenes
+from latentvla_training.teacher.processor import expected_rig, rig_identity
+from latentvla_training.teacher.settings import PictureSettings
 from latentvla_training.world.episode import Episode
 from latentvla_training.world.rig import default_rig
 from latentvla_training.world.road_map import RoadMap
@@ -68,6 +71,15 @@ def test_world_and_bag_give_the_same_scenes(
         np.testing.assert_allclose(
             bag.labels.past_states[:, :5], world.labels.past_states[:, :5], atol=1e-2
         )
+
+
+def test_a_recordings_shard_says_which_views_it_has(
+    episode: Episode, renderer: Any, tmp_path: Path
+) -> None:
+    export_bag(episode, tmp_path / "drive", renderer=renderer)
+    shard = tmp_path / "drive.parquet"
+    assert Import(tmp_path / "drive", shard)() == 0
+    assert rig_identity(ShardReader([shard])) == expected_rig(PictureSettings())
 
 
 def test_the_observation_of_the_car_is_the_scene(

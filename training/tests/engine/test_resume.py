@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from latentvla_training.engine.checkpoint import load_checkpoint, save_checkpoint
 from latentvla_training.engine.loop import (
     check_folder,
     learning_rate,
@@ -74,6 +75,32 @@ def test_resumed_run_equals_uninterrupted_one(recipe: Recipe, tmp_path: Path) ->
         assert torch.equal(first, second)
     steps = [json.loads(line)["step"] for line in (tmp_path / "parts/metrics.jsonl").open()]
     assert steps == [*range(1, 13), 12]
+
+
+def test_stages_of_one_process_may_differ_in_precision(recipe: Recipe, tmp_path: Path) -> None:
+    for precision in ("no", "bf16", "no"):
+        stage = replace(recipe, run=replace(recipe.run, mixed_precision=precision))
+        run_training(LineTask(stage), stage, tmp_path / precision, 1, progress=False)
+
+
+def test_costs_of_calls_before_count(recipe: Recipe, tmp_path: Path) -> None:
+    run_training(LineTask(recipe), recipe, tmp_path, stop_after_steps=5, progress=False)
+    state = load_checkpoint(tmp_path)
+    assert state is not None and state["cpu_s"] > 0 and state["peak_gib"] > 0
+    save_checkpoint(tmp_path, {**state, "cpu_s": 1e6, "peak_gib": 1e3})
+    run_training(LineTask(recipe), recipe, tmp_path, progress=False)
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["cost/cpu_s"] > 1e6 and last["cost/peak_gib"] == 1e3
+
+
+def test_a_checkpoint_without_costs_goes_on(recipe: Recipe, tmp_path: Path) -> None:
+    run_training(LineTask(recipe), recipe, tmp_path, stop_after_steps=5, progress=False)
+    state = load_checkpoint(tmp_path)
+    assert state is not None
+    save_checkpoint(tmp_path, {k: v for k, v in state.items() if k not in ("cpu_s", "peak_gib")})
+    run_training(LineTask(recipe), recipe, tmp_path, progress=False)
+    state = load_checkpoint(tmp_path)
+    assert state is not None and state["step"] == 12
 
 
 class _TwoSpeeds(nn.Module):

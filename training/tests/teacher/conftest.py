@@ -138,8 +138,8 @@ def recipe() -> TeacherRecipe:
     return replace(smoke, data=replace(smoke.data, max_shards=0))
 
 
-def killed(work: Callable[[], object]) -> bool:
-    """Do some work in a process of its own; return whether it died of kill -9."""
+def exit_code(work: Callable[[], object]) -> int:
+    """Do some work in a process of its own; return how it ended, -9 for kill -9."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -148,8 +148,7 @@ def killed(work: Callable[[], object]) -> bool:
             status = 0
         finally:
             os._exit(status)
-    _, found = os.waitpid(child, 0)
-    return os.WIFSIGNALED(found) and os.WTERMSIG(found) == signal.SIGKILL
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def kill_at_flush(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from latentvla_training.engine import recipe as recipe_module
-from latentvla_training.engine.recipe import build
+from latentvla_training.engine.recipe import build, load_recipe
+from latentvla_training.latent_action.settings import load_codebook_recipe
 from latentvla_training.teacher.settings import (
     TeacherRecipe,
     load_teacher_recipe,
@@ -30,6 +31,16 @@ def test_blind_control_differs_from_nano_in_its_pictures_alone() -> None:
     nano, blind = load_teacher_recipe("nano"), load_teacher_recipe("nano_blind")
     for part in ("model", "pictures", "data", "augmentation", "optimizer", "run", "ego_steps"):
         assert getattr(nano, part) == getattr(blind, part), part
+
+
+def test_scenes_of_the_papers_size_serve_planner_codebook_and_teacher() -> None:
+    planner, frames = load_recipe("base").model, load_codebook_recipe("base").frames
+    sizes = {(planner.image_width, planner.image_height)}
+    sizes |= {(frames.source_width, frames.source_height)}
+    for name in ("base", "base_lora"):
+        pictures = load_teacher_recipe(name).pictures
+        sizes |= {(pictures.width, pictures.height)}
+    assert sizes == {(512, 256)}
 
 
 def test_the_vision_stage_is_the_same_for_all_seeds() -> None:
@@ -60,6 +71,7 @@ def test_fsdp2_configuration_names_classes_of_the_model() -> None:
         ({"name": "x", "model": {"width": 30}}, "model.width"),
         ({"name": "x", "model": {"source": ""}}, "model.source"),
         ({"name": "x", "model": {"lora_rank": 4}}, "vision.enabled"),
+        ({"name": "x", "model": {"source": "./qwen"}}, "false with model.source ./qwen"),
         ({"name": "x", "start_from": "y"}, "start_from"),
         ({"name": "x", "pictures": {"front_pixels": [9, 3]}}, "pictures.front_pixels"),
         ({"name": "x", "vision": {"hidden_share": 1.0}}, "vision.hidden_share"),

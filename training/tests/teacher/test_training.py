@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from latentvla_training.data.shards import ShardReader, write_shard
-from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.checkpoint import checkpoint_step, load_checkpoint
 from latentvla_training.engine.recipe import DataSettings
 from latentvla_training.latent_action.codes import load_codes, save_codes, scenes_identity
 from latentvla_training.teacher.baselines import train_net
@@ -43,7 +44,14 @@ from torch import Tensor, nn
 
 from latentvla_ros.contract import ContractError
 
-from .conftest import SHARD_RECIPE, Place, codes_of, kill_at_flush, killed
+from .conftest import (
+    SHARD_RECIPE,
+    Place,
+    codes_of,
+    exit_code,
+    kill_at_flush,
+    make_scene,
+)
 
 
 @pytest.fixture
@@ -67,13 +75,15 @@ def test_kill_in_any_stage_ends_in_the_same_weights(
 
     whole = train("whole")
 
-    # Six steps a stage, a checkpoint each: in the vision stage, then in the other, mid-file.
-    for number in (4, 4):
+    # Six steps a stage, a checkpoint each: mid-file in the vision stage, at the first checkpoint of
+    # the other, and after some of them, so that each stage goes on from one.
+    folder = place.root / "parts"
+    for number, steps in ((4, (3, 0)), (4, (6, 0)), (3, (6, 2)), (3, (6, 4))):
         with monkeypatch.context() as patched:
             kill_at_flush(patched, number)
-            assert killed(lambda: train("parts"))
-    stage = vision_recipe(often)
-    assert is_pretrained(stage, place.root / "parts" / "vision")
+            assert exit_code(lambda: train("parts")) == -signal.SIGKILL
+        assert (checkpoint_step(folder / "vision"), checkpoint_step(folder / "run")) == steps
+    assert is_pretrained(vision_recipe(often), folder / "vision")
     assert same(train("parts"), whole)
     again = load_teacher_run(place.root / "parts" / "run")
     assert isinstance(whole, TrainedTeacher)
@@ -134,6 +144,50 @@ def test_the_tower_starts_as_the_vision_stage_left_it(place: Place, recipe: Teac
         start_from_vision(other, folder)
     with pytest.raises(FileNotFoundError, match="pre-train the vision tower first"):
         start_from_vision(tower, place.root / "none")
+
+
+@pytest.mark.parametrize("what", ["hidden_share", "side_pixels", "max_shards", "scenes"])
+def test_a_tower_of_another_stage_is_refused(
+    place: Place, recipe: TeacherRecipe, what: str
+) -> None:
+    vision = place.root / "vision"
+    pretrain_vision(vision_recipe(recipe), vision, progress=False)
+    other = {
+        "hidden_share": replace(recipe, vision=replace(recipe.vision, hidden_share=0.5)),
+        "side_pixels": replace(recipe, pictures=replace(recipe.pictures, side_pixels=(3136, 8000))),
+        "max_shards": replace(recipe, data=replace(recipe.data, max_shards=1)),
+        "scenes": recipe,
+    }[what]
+    if what == "scenes":
+        rows = [make_scene(index, "train-0000", shown=40 + index) for index in range(6)]
+        write_shard(place.reader("train").paths[0], rows, SHARD_RECIPE)
+        save_codes(place.codes / "train.safetensors", codes_of(place.reader("train"), "train"))
+    with pytest.raises(ContractError, match=rf"vision tower of .*{what}: .* there, .* here"):
+        train_teacher(other, place.root / "run", vision, place.codes, progress=False)
+    assert not (place.root / "run").exists()
+
+
+def test_a_tower_that_is_the_same_is_taken(place: Place, recipe: TeacherRecipe) -> None:
+    vision = place.root / "vision"
+    pretrain_vision(vision_recipe(recipe), vision, progress=False)
+    noted = (vision / "recipe.yaml").read_text().splitlines()
+    assert noted[-1] == f"scenes: {scenes_identity(place.reader('train'))}"
+    (vision / "recipe.yaml").write_text("\n".join(noted[:-1]))  # as older runs are
+    named = replace(recipe, name="other")
+    before = (vision / "checkpoint.pt").read_bytes()
+    train_teacher(named, place.root / "run", vision, place.codes, 1, progress=False)
+    assert (vision / "checkpoint.pt").read_bytes() == before
+    for path in vision.iterdir():
+        path.unlink()  # a teacher that has begun has its tower
+    train_teacher(named, place.root / "run", vision, place.codes, 1, progress=False)
+    assert checkpoint_step(place.root / "run") == 2 and not list(vision.iterdir())
+
+
+def test_stages_may_differ_in_precision(place: Place, recipe: TeacherRecipe) -> None:
+    mixed = replace(recipe, run=replace(recipe.run, mixed_precision="bf16"))
+    folder = place.root / "run"
+    train_teacher(mixed, folder, place.root / "vision", place.codes, 1, progress=False)
+    assert checkpoint_step(folder) == 1
 
 
 def test_error_counts_at_hidden_places_and_they_are_unseen(recipe: TeacherRecipe) -> None:
