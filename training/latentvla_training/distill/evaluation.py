@@ -28,6 +28,7 @@ from latentvla_training.distill.settings import (
 from latentvla_training.distill.student import student_answers
 from latentvla_training.distill.teaching import Teaching, open_teaching
 from latentvla_training.distill.token_scores import token_figures
+from latentvla_training.engine.launch import first_process_first
 from latentvla_training.latent_action.encoding import codes_folder
 from latentvla_training.planner.contender_scores import (
     FIGURES,
@@ -157,6 +158,8 @@ def train_all(
 ) -> None:
     """Train contenders of seeds; what is trained already is left as it is.
 
+    Several processes share every batch.
+
     Args:
         codes: folder with ``<split>.safetensors``. teacher: see ``open_teaching``; "" for none.
         folder: of the family's runs. cache: of all teachers' caches.
@@ -166,7 +169,8 @@ def train_all(
         FileNotFoundError: Scenes, codes, teacher or its cache are absent.
     """
     check_seeds(seeds)
-    splits = open_splits(host, recipe.heads, codes, (), progress)
+    with first_process_first():  # it makes what is cached of the host
+        splits = open_splits(host, recipe.heads, codes, (), progress)
     teaching = open_teaching(teacher, splits, cache) if teacher else None
     train = splits[recipe.heads.data.train_split].reader
     quality = plan_quality(recipe.heads, train, progress)

@@ -54,7 +54,8 @@ class TrainingRecipe(Protocol):
 class Task(Protocol):
     """What a run trains.
 
-    ``module`` maps a batch to weighted losses by name. ``batches`` yields those of this process
+    ``module`` maps a batch to weighted losses by name; where it has ``leaves_weights_out`` and that
+    is true, these need not reach every weight that is trained. ``batches`` yields those of this process
     from a step on. ``validate`` returns figures of the averaged module.
     """
 
@@ -117,14 +118,20 @@ def run_training(
         ContractError: the folder holds a run of another recipe.
         FloatingPointError: the loss is not finite.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from torch.utils.tensorboard import SummaryWriter
     from tqdm import tqdm
 
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     accelerator = Accelerator(
-        mixed_precision=recipe.run.mixed_precision, cpu=not torch.cuda.is_available()
+        mixed_precision=recipe.run.mixed_precision,
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(
+                find_unused_parameters=getattr(task.module, "leaves_weights_out", False)
+            )
+        ],
     )
     main = accelerator.is_main_process
     if main:
