@@ -203,5 +203,5 @@ def print_result(result: dict[str, Any]) -> None:
             table.add_row(*row)
         console.print(table)
         console.print({name: value for name, value in result["goals"][split].items()})
-    opened = {name: gates for name, gates in result["gates"].items() if any(gates)}
-    console.print(f"Teacher {result['teacher']}, codes of {result['codebook']}; gates {opened}")
+    console.print(f"Teacher {result['teacher']}, codes of {result['codebook']}.")
+    console.print(tables.gates_line(result["gates"]))

@@ -55,8 +55,8 @@ class Task(Protocol):
     """What a run trains.
 
     ``module`` maps a batch to weighted losses by name; where it has ``leaves_weights_out`` and that
-    is true, these need not reach every weight that is trained. ``batches`` yields those of this process
-    from a step on. ``validate`` returns figures of the averaged module.
+    is true, these need not reach every weight that is trained. ``batches`` yields those of this
+    process from a step on. ``validate`` returns figures of the averaged module.
     """
 
     module: nn.Module
