@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from latentvla_ros.contract import ContractError
+
 if TYPE_CHECKING:
     from latentvla_training.planner.hosts import Host
 
@@ -35,7 +37,8 @@ class DistillTrain:
     """Train contenders from one host on its frozen trunk; the same command again goes on.
 
     A student learns from the teacher's cached states, codes and, through its pooling, from the
-    contender with the teacher online, which is trained first where it is absent.
+    contender with the teacher online, which is trained first where it is absent. Several GPUs:
+    --processes, or accelerate launch.
     """
 
     codes: str
@@ -56,18 +59,22 @@ class DistillTrain:
     """Name below runs/distill/, or a folder, for the runs; the recipe's family by default."""
     cache: Path | None = None
     """Folder of all teachers' caches; data/cache/teacher by default."""
+    processes: int = 1
+    """Processes, each with a share of every batch (GPUs, or CPU cores)."""
 
     def __call__(self) -> int:
         from latentvla_training.data.shards import split_shards
         from latentvla_training.distill.settings import load_distill_recipe
         from latentvla_training.engine.launch import launch, needs_launch
 
+        if self.processes < 1:
+            raise ContractError("--processes", self.processes, "at least 1")
         recipe = load_distill_recipe(self.recipe)
         host = _host(self.bundle, self.host_run)  # what is wrong is said before a process starts
         for split in (recipe.heads.data.train_split, recipe.heads.data.val_split):
             split_shards(split)
-        if needs_launch(1):
-            return launch(sys.argv[1:], 1)
+        if needs_launch(self.processes):
+            return launch(sys.argv[1:], self.processes)
         from latentvla_training.distill.evaluation import train_all
 
         folder = _below(_FOLDER, self.run or recipe.family)
@@ -196,5 +203,5 @@ def print_result(result: dict[str, Any]) -> None:
             table.add_row(*row)
         console.print(table)
         console.print({name: value for name, value in result["goals"][split].items()})
-    opened = {name: gates for name, gates in result["gates"].items() if any(gates)}
-    console.print(f"Teacher {result['teacher']}, codes of {result['codebook']}; gates {opened}")
+    console.print(f"Teacher {result['teacher']}, codes of {result['codebook']}.")
+    console.print(tables.gates_line(result["gates"]))

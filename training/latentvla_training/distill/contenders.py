@@ -45,6 +45,7 @@ from latentvla_training.distill.student import (
 )
 from latentvla_training.distill.teaching import Teaching, check_vocabulary
 from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.launch import first_process_first
 from latentvla_training.engine.loop import check_folder, run_training
 from latentvla_training.latent_action.codes import scenes_identity
 from latentvla_training.planner.contenders import (
@@ -180,25 +181,29 @@ def _run(
     progress: bool,
     task: type[HeadTask] = HeadTask,
 ) -> PlannerOnFeatures:
-    """Train ``module``, or read what a finished run made of it."""
-    if not contest.may_train:
-        return _finished(module, record, folder)
-    data = contest.recipe.heads.data
-    made = task(module, record, features[data.train_split], features[data.val_split])
-    averaged = run_training(made, record, folder, progress=progress)
-    assert isinstance(averaged, PlannerOnFeatures)
-    return averaged
+    """Train ``module`` where that may be; return what the finished run holds, as its host is."""
+    if contest.may_train:
+        data = contest.recipe.heads.data
+        made = task(module, record, features[data.train_split], features[data.val_split])
+        trained = run_training(made, record, folder, progress=progress)
+        assert isinstance(trained, PlannerOnFeatures)
+        module = trained
+    # Read also what was trained here: several processes go on from what the first has kept.
+    module.load_state_dict(_finished(record, folder))
+    # Features may have moved the host to a GPU, where no source or reasoner of its own has been.
+    return module.to(contest.host.planner.token_position.device).eval()
 
 
-def _finished(module: PlannerOnFeatures, record: Any, folder: Path) -> PlannerOnFeatures:
+def _finished(record: Any, folder: Path) -> Mapping[str, Any]:
+    """Return the averaged weights of a finished run."""
     state = load_checkpoint(folder) if check_folder(folder, record) else None
     if state is None or state["step"] < record.run.steps:
         done = 0 if state is None else state["step"]
         raise FileNotFoundError(
             f"{folder}: {done} of {record.run.steps} steps; finish it with distill train"
         )
-    module.load_state_dict(state["averaged"])
-    return module.eval()
+    averaged: Mapping[str, Any] = state["averaged"]
+    return averaged
 
 
 def _untold(contest: Contest) -> dict[str, FeatureSplit]:
@@ -230,7 +235,8 @@ def _pseudo(contender: str, contest: Contest, progress: bool) -> Contender:
     record = PseudoRun(**contest.shared(contender), settings=heads, assumed=reader.assumed)
     features = _untold(contest)
     if contest.may_train:
-        encoded = features_for_heads(contest.host.planner, reader, name, heads, True, progress)
+        with first_process_first():
+            encoded = features_for_heads(contest.host.planner, reader, name, heads, True, progress)
         features[name] = FeatureSplit(reader, encoded)
     module = _module(PlannerOnFeatures, planner, NoStates(), contest, heads)
     folder = contest.folder / contender

@@ -1,8 +1,10 @@
 """What one plan of each row costs from pictures: counted, and measured here on one thread.
 
-Rows are called in turn, over and over, so that whatever else this machine does meets all alike; the
-ratios are of calls of the same turn. Every row is run as its own programs run it: planners in
-float32, the teacher in the precision that its states are cached in. No picture is decoded.
+Rows are called in turn, over and over, so that whatever else this machine does meets all alike, in
+an order drawn anew each turn and each right after an untimed call of its own, so that none pays for
+who ran before it; the ratios are of calls of the same turn. Every row is run as its own programs
+run it: planners in float32, the teacher in the precision that its states are cached in. No picture
+is decoded.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ from latentvla_training.teacher.training import TeacherRun
 ANSWER = "teacher_answer"
 #: The recipe whose costs are counted at the pinned shapes (experiments.md section 6).
 PINNED = "base"
-CALLS, _WARM = 31, 3
+CALLS = 31
+#: How rows are called, as a result says it.
+ORDER = "in an order drawn anew each turn, each right after an untimed call of its own"
 
 Work = Callable[[], object]
 
@@ -117,6 +121,7 @@ def plan_costs(
         "machine": platform.processor() or platform.machine(),
         "threads": 1,
         "calls": calls,
+        "order": ORDER,
         "teacher_precision": "bf16" if teacher.mixed else "float32",
         "rows": {row: asdict(cost) for row, cost in rows.items()},
         "teacher_by_student": {
@@ -215,15 +220,20 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def in_turn(works: Mapping[str, Work], calls: int) -> dict[str, NDArray[np.float64]]:
-    """Return the CPU time (calls,) in ms of this process for every call of each work."""
+def in_turn(works: Mapping[str, Work], calls: int, seed: int = 0) -> dict[str, NDArray[np.float64]]:
+    """Return the CPU time (calls,) in ms of this process for every call of each work.
+
+    Args:
+        calls: that are timed, of each. seed: of the order of every turn.
+    """
     taken: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(_WARM + calls):
-        for name, work in works.items():
+    rng = np.random.default_rng(seed)
+    for _ in range(calls):
+        for name in rng.permutation(list(works)).tolist():
+            works[name]()  # caches hold what it needs, not what another left there
             begun = time.process_time()
-            work()
-            if turn >= _WARM:
-                taken[name].append(1e3 * (time.process_time() - begun))
+            works[name]()
+            taken[name].append(1e3 * (time.process_time() - begun))
     return {name: np.array(values) for name, values in taken.items()}
 
 

@@ -25,9 +25,10 @@ from latentvla_training.distill.settings import (
     load_distill_recipe,
     of_seed,
 )
-from latentvla_training.distill.student import student_answers
+from latentvla_training.distill.student import ReasonerStates, student_answers
 from latentvla_training.distill.teaching import Teaching, open_teaching
 from latentvla_training.distill.token_scores import token_figures
+from latentvla_training.engine.launch import first_process_first
 from latentvla_training.latent_action.encoding import codes_folder
 from latentvla_training.planner.contender_scores import (
     FIGURES,
@@ -157,6 +158,8 @@ def train_all(
 ) -> None:
     """Train contenders of seeds; what is trained already is left as it is.
 
+    Several processes share every batch.
+
     Args:
         codes: folder with ``<split>.safetensors``. teacher: see ``open_teaching``; "" for none.
         folder: of the family's runs. cache: of all teachers' caches.
@@ -166,7 +169,8 @@ def train_all(
         FileNotFoundError: Scenes, codes, teacher or its cache are absent.
     """
     check_seeds(seeds)
-    splits = open_splits(host, recipe.heads, codes, (), progress)
+    with first_process_first():  # it makes what is cached of the host
+        splits = open_splits(host, recipe.heads, codes, (), progress)
     teaching = open_teaching(teacher, splits, cache) if teacher else None
     train = splits[recipe.heads.data.train_split].reader
     quality = plan_quality(recipe.heads, train, progress)
@@ -212,7 +216,7 @@ def evaluate(
         plain = FeatureSplit(splits[name].reader, splits[name].features)
         plans[name] = {GIVEN: plans_on_features(given, plain)}
     said: dict[str, dict[str, Tensor]] = {name: {} for name in split_names}
-    opened: dict[str, list[float]] = {}
+    gates: dict[str, list[float]] = {}
     modules: dict[str, PlannerOnFeatures] = {}
     entries = [(contender, contender, recipe) for contender in recipe.contenders]
     others: dict[str, dict[str, CodedSplit]] = {}  # by row: with codes of its own
@@ -238,7 +242,7 @@ def evaluate(
             )
             found = train_contender(contender, contest)
             modules.setdefault(row, found.module)  # of the first seed
-            opened.setdefault(row, []).append(opened_gate(found.module.planner))
+            gates.setdefault(row, []).append(gate_at_end(found.module))
             for name in split_names:
                 key, features = f"{row}/{seed}", found.features[name]
                 if contender == STUDENT:
@@ -284,7 +288,7 @@ def evaluate(
             "commit": commit(),
             "data": {name: scenes_hash(split.reader.paths) for name, split in splits.items()},
         },
-        "gates": opened,
+        "gates": gates,
         "goals": {name: goals(found) for name, found in figures.items()},
         "costs": {**costs, "pinned": pinned_costs()},
         "examples": {"rule": RULE, "scenes": examples},
@@ -293,6 +297,13 @@ def evaluate(
     if json_path is not None:
         write_result(json_path, result)
     return result
+
+
+def gate_at_end(module: PlannerOnFeatures) -> float:
+    """Return where the gate of a trained fusion stands, -1 to 1; 0 where no states reach it."""
+    source = module.source
+    unused = isinstance(source, ReasonerStates) and not source.settings.fusion
+    return 0.0 if unused else opened_gate(module.planner)
 
 
 def scored_split(

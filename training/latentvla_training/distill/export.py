@@ -65,12 +65,17 @@ def load_student(folder: Path) -> tuple[StudentRun, StudentPlanner, int]:
     return record, student_planner(module).eval(), int(state["step"])
 
 
+def spoken_codebook(record: StudentRun) -> str | None:
+    """Return the codebook whose codes a student says; None where nobody has taught it any."""
+    return record.codebook if record.student.says_codes else None
+
+
 def provenance(record: StudentRun, step: int) -> dict[str, Any]:
     """Return what a student was made from, for its manifest."""
     return {
         "recipe": record.recipe,
         "start_from": record.host,
-        "codebook_id": record.codebook,
+        "codebook_id": spoken_codebook(record),
         "teacher_id": record.teacher,
         "reasoner": record.reasoner,
         **run_provenance(record.settings.data, record.run, step),
@@ -87,6 +92,8 @@ def export_student(
 ) -> Parity:
     """Write the bundle of a student, checked on Scenes of ``split``.
 
+    One that nobody has taught codes names no codebook: its latent actions carry no meaning.
+
     Args:
         run: see ``find_student``. name, revision: of the bundle. folder: where to; by default among
             the shipped bundles.
@@ -99,8 +106,11 @@ def export_student(
     record, planner, step = load_student(find_student(run))
     made = provenance(record, step)
     where = folder or shipped(name)
-    found = find_names(record.codebook, codes)
-    if found is None:
-        logger.warning("codebook %s: its codes have no names, nor has the bundle", record.codebook)
+    codebook = spoken_codebook(record)
+    found = None if codebook is None else find_names(codebook, codes)
+    if codebook is None:
+        logger.warning("%s: nobody taught it codes, so its bundle names no codebook", run)
+    elif found is None:
+        logger.warning("codebook %s: its codes have no names, nor has the bundle", codebook)
     names = None if found is None else found.names
-    return export_planner(planner, f"{name}-{revision}", made, where, split, record.codebook, names)
+    return export_planner(planner, f"{name}-{revision}", made, where, split, codebook, names)

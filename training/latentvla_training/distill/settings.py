@@ -100,6 +100,11 @@ class StudentSettings:
         return max(self.kl, self.cross_entropy, self.features) > 0.0
 
     @property
+    def says_codes(self) -> bool:
+        """Whether anybody teaches it codes; otherwise those that it says mean nothing."""
+        return max(self.kl, self.cross_entropy) > 0.0
+
+    @property
     def hears_teacher(self) -> bool:
         """Whether anything of a teacher is read; otherwise it learns of the codes alone."""
         return max(self.kl, self.features) > 0.0 or self.autoregressive

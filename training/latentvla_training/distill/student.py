@@ -73,6 +73,11 @@ class ReasonerStates(Source):
         """Return the tokens (B, S, D) as it reads them."""
         return memory if self.settings.end_to_end else memory.detach()
 
+    @property
+    def leaves_weights_out(self) -> bool:
+        """Whether some weight may learn nothing: what says codes, or maps to the host's width."""
+        return self.readout is None or not self.settings.says_codes
+
     def read(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Return states (B, 12, D) and logits (B, 12, 16)."""
         states, logits = self.reasoner(self.memory(memory))
@@ -134,6 +139,7 @@ class ReasonerOnFeatures(PlannerOnFeatures):
         planner.requires_grad_(False)
         source.requires_grad_(True)
         self.learning_rate_factors = {}
+        self.leaves_weights_out = source.leaves_weights_out
 
     def train(self, mode: bool = True) -> ReasonerOnFeatures:
         """Set the mode of the reasoner; the host infers."""
@@ -164,6 +170,7 @@ class StudentOnFeatures(PlannerOnFeatures):
         super().__init__(planner, source, *settings)
         self.goes_on = source.settings.end_to_end or not self.proposals_only
         source.requires_grad_(self.goes_on)
+        self.leaves_weights_out = self.goes_on and source.leaves_weights_out
         if not source.settings.fusion and planner.head.fusion is not None:
             planner.head.fusion.requires_grad_(False)
         if source.settings.taught:  # it has learned already; only the fusion begins from nothing

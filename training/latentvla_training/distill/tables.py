@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from latentvla_training.report import markdown as md
@@ -35,6 +37,8 @@ TOKENS: Columns = {
     "agreement": ("as the teacher, %", 100.0, 1),
 }
 TOKEN_HEADERS = headers(TOKENS)
+#: tanh of the gate that a fusion is trained from (``GatedFusion.open``).
+GATE_BEGINS = math.tanh(1.0)
 
 
 def title(row: str) -> str:
@@ -67,6 +71,21 @@ def retention_rows(found: dict[str, Any]) -> list[list[str]]:
         [f"{title(row)}: share of the teacher's gain", *cells(figures, shares, md.figure)]
         for row, figures in found["retention"].items()
     ]
+
+
+def gates_line(gates: Mapping[str, Sequence[float]]) -> str:
+    """Return in a sentence where the gates of fusions stand at the end of training, by seed.
+
+    Args:
+        gates: tanh of the gate by row and seed; 0 of rows whose plans no states reach.
+    """
+    ends = [
+        f"{title(row)} {' '.join(f'{gate:+.2f}' for gate in found)}"
+        for row, found in gates.items()
+        if any(found)
+    ]
+    begin = f"All began at {GATE_BEGINS:+.2f}, where an untrained fusion says nothing yet"
+    return f"{begin}; where their gates stand at the end, by seed: {', '.join(ends) or 'none'}."
 
 
 def token_rows(found: dict[str, Any]) -> list[list[str]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import AbstractContextManager
+from datetime import timedelta
 
 #: What the environment of a process that trains on a CPU must hold when it starts.
 ALLOCATOR = {
@@ -28,6 +30,19 @@ def needs_launch(processes: int) -> bool:
     import torch
 
     return processes > 1 or not torch.cuda.is_available()
+
+
+def first_process_first() -> AbstractContextManager[None]:
+    """Return a context that the first of several processes goes through before the others enter.
+
+    For what is made once and then read by all. They wait as long as making a cache may take, which
+    a collective operation usually may not.
+    """
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
+    return state.main_process_first()
 
 
 def launch(arguments: list[str], processes: int) -> int:

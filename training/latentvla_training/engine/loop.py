@@ -56,8 +56,9 @@ class TrainingRecipe(Protocol):
 class Task(Protocol):
     """What a run trains.
 
-    ``module`` maps a batch to weighted losses by name. ``batches`` yields those of this process
-    from a step on. ``validate`` returns figures of the averaged module.
+    ``module`` maps a batch to weighted losses by name; where it has ``leaves_weights_out`` and that
+    is true, these need not reach every weight that is trained. ``batches`` yields those of this
+    process from a step on. ``validate`` returns figures of the averaged module.
     """
 
     module: nn.Module
@@ -119,7 +120,7 @@ def run_training(
         ContractError: the folder holds a run of another recipe.
         FloatingPointError: the loss is not finite.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
     from torch.utils.tensorboard import SummaryWriter
     from tqdm import tqdm
@@ -128,7 +129,13 @@ def run_training(
         torch.set_num_threads(recipe.run.threads)
     AcceleratorState._reset_state()  # of the stage before, whose mixed precision may be another
     accelerator = Accelerator(
-        mixed_precision=recipe.run.mixed_precision, cpu=not torch.cuda.is_available()
+        mixed_precision=recipe.run.mixed_precision,
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(
+                find_unused_parameters=getattr(task.module, "leaves_weights_out", False)
+            )
+        ],
     )
     meter = CostMeter()
     main = accelerator.is_main_process

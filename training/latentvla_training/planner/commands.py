@@ -88,13 +88,13 @@ class Describe:
     """Write the figures into this file; without a name, print them as JSON."""
     dry_run: bool = False
     """Also make one training step on random Scenes at full shape: on a GPU where there is one,
-    otherwise on the meta device."""
+    otherwise on the meta device. Where recipes/distill has a recipe of this name, also of its
+    contender with the teacher online and of both phases of its student."""
 
     def __call__(self) -> int:
         from latentvla_training.data.whole_file import write_whole
         from latentvla_training.engine.recipe import load_recipe
         from latentvla_training.planner.describe import as_json, describe
-        from latentvla_training.planner.dry_run import dry_run
 
         files = self.json or ()
         if len(files) > 1:
@@ -107,7 +107,13 @@ class Describe:
             write_whole(file, as_json(found).encode())
         print(as_json(found) if self.json == () else found.lines())
         if self.dry_run:
-            print(dry_run(recipe).lines(), file=sys.stderr if self.json == () else sys.stdout)
+            from latentvla_training.distill.dry_run import distill_dry_runs
+            from latentvla_training.planner.dry_run import dry_run
+
+            out = sys.stderr if self.json == () else sys.stdout
+            print(dry_run(recipe).lines(), file=out)
+            for found in distill_dry_runs(recipe):
+                print(found.lines(), file=out, flush=True)
         return 0
 
 
@@ -193,5 +199,5 @@ def print_gate(result: dict[str, Any]) -> None:
             table.add_row(*row)
         console.print(table)
     opened = {name: gates for name, gates in result["gate_opened"].items() if any(gates)}
-    console.print(f"Codes of {result['codebook']}; gates opened to {opened}")
+    console.print(f"Codes of {result['codebook']}; gates stand at {opened}")
     console.print(oracle_tables.verdict_line(result))

@@ -7,14 +7,16 @@ parallelism would stumble over hours later is found too: a weight that no loss r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentvla_ros.contract import NUM_KNOTS, ContractError, Observation
-from latentvla_training.engine.loop import make_optimizer
+from latentvla_ros.model.planner import StudentPlanner
+from latentvla_training.engine.loop import TrainingRecipe, make_optimizer
 from latentvla_training.engine.recipe import Recipe
 from latentvla_training.export.onnx_graph import example_inputs
 from latentvla_training.planner.dataset import raster_grid
@@ -30,10 +32,11 @@ class DryRun:
     """What one step was.
 
     Attributes:
-        device: where. batch_size: Scenes. losses: their names. trained: parameters that moved.
-        peak_bytes: of memory on a GPU; 0 on the meta device.
+        what: was trained. device: where. batch_size: Scenes. losses: their names.
+        trained: parameters that moved. peak_bytes: of memory on a GPU; 0 on the meta device.
     """
 
+    what: str
     device: str
     batch_size: int
     losses: tuple[str, ...]
@@ -44,9 +47,23 @@ class DryRun:
         """Return it in a line for people."""
         memory = f", peak {self.peak_bytes / 2**30:.1f} GiB" if self.peak_bytes else ""
         return (
-            f"  one step of {self.batch_size} Scenes on {self.device}: {self.trained / 1e6:,.1f} M "
-            f"parameters trained by {', '.join(self.losses)}{memory}"
+            f"  one step of {self.what}, {self.batch_size} Scenes on {self.device}: "
+            f"{self.trained / 1e6:,.1f} M parameters trained by {', '.join(self.losses)}{memory}"
         )
+
+
+def dry_device() -> torch.device:
+    """Return where dry steps are made."""
+    return torch.device("cuda" if torch.cuda.is_available() else "meta")
+
+
+def any_quality() -> PlanQuality:
+    """Return what says any PDM scores (B, M) of proposals (B, M, 8, 3), without Scenes."""
+
+    def said(_index: Tensor, plans: Tensor) -> Tensor:
+        return torch.rand(plans.shape[:2], device=plans.device)
+
+    return cast("PlanQuality", said)
 
 
 def dry_run(recipe: Recipe) -> DryRun:
@@ -55,47 +72,58 @@ def dry_run(recipe: Recipe) -> DryRun:
     Raises:
         ContractError: a weight that is to be trained gets no gradient; names it.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "meta")
-    batch_size = recipe.run.batch_size
-
-    def any_quality(_index: Tensor, plans: Tensor) -> Tensor:
-        return torch.rand(plans.shape[:2], device=plans.device)
-
+    device = dry_device()
     with device:
-        module = TrainedPlanner(recipe, cast("PlanQuality", any_quality))
+        module = TrainedPlanner(recipe, any_quality())
+    return one_step("the planner", module, random_batch(module, recipe.run.batch_size), recipe)
+
+
+def one_step(
+    what: str, module: nn.Module, batch: Mapping[str, Tensor], recipe: TrainingRecipe
+) -> DryRun:
+    """Make one optimiser step of a module as the loop does, where its weights are.
+
+    Args:
+        what: is trained, in words. batch: of Scenes, anywhere. recipe: of optimiser and run.
+
+    Raises:
+        ContractError: a weight that is to be trained gets no gradient; names it.
+    """
     optimizer = make_optimizer(module, recipe.optimizer)
-    batch = random_batch(module, batch_size, device)
+    device = next(module.parameters()).device
+    mixed = device.type == "cuda" and recipe.run.mixed_precision == "bf16"
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        with torch.autocast("cuda", torch.bfloat16, enabled=recipe.run.mixed_precision == "bf16"):
-            losses = module(batch)
-    else:
-        losses = module(batch)
+    module.train()
+    with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+        losses = module({name: value.to(device) for name, value in batch.items()})
     torch.stack([loss.float() for loss in losses.values()]).sum().backward()
     trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
     unreached = [name for name, parameter in trained.items() if parameter.grad is None]
     if unreached:
         wanted = "one for every weight that is trained"
-        raise ContractError("gradients", f"none for {unreached[:3]}", wanted)
+        raise ContractError(f"gradients of {what}", f"none for {unreached[:3]}", wanted)
     torch.nn.utils.clip_grad_norm_(trained.values(), recipe.optimizer.clip)
     optimizer.step()
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     count = sum(parameter.numel() for parameter in trained.values())
-    return DryRun(device.type, batch_size, tuple(losses), count, peak)
+    return DryRun(what, device.type, recipe.run.batch_size, tuple(losses), count, peak)
 
 
-def random_batch(
-    module: TrainedPlanner, batch_size: int, device: torch.device
-) -> dict[str, Tensor]:
-    """Return a batch as ``planner.dataset.collate`` gives it, of noise."""
-    config = module.planner.config
-    inputs = zip(Observation.INPUTS, example_inputs(module.planner), strict=True)
-    batch = {name: value.repeat(batch_size, *[1] * (value.ndim - 1)) for name, value in inputs}
-    cells = raster_grid(config).cells
-    batch |= {
+def random_inputs(planner: StudentPlanner, batch_size: int) -> dict[str, Tensor]:
+    """Return the inputs of a planner, and what was driven, as ``planner.dataset`` gives them."""
+    inputs = zip(Observation.INPUTS, example_inputs(planner), strict=True)
+    return {name: value.repeat(batch_size, *[1] * (value.ndim - 1)) for name, value in inputs} | {
         "future": torch.randn(batch_size, NUM_KNOTS, 3),
         "future_mask": torch.ones(batch_size, NUM_KNOTS, dtype=torch.bool),
         "index": torch.arange(batch_size),
+    }
+
+
+def random_batch(module: TrainedPlanner, batch_size: int) -> dict[str, Tensor]:
+    """Return a batch as ``planner.dataset.collate`` gives it, of noise."""
+    cells = raster_grid(module.planner.config).cells
+    return random_inputs(module.planner, batch_size) | {
         "raster": torch.randint(0, 32, (batch_size, *cells), dtype=torch.uint8),
         "velocity": torch.randint(-40, 40, (batch_size, 2, *cells), dtype=torch.int8),
         "route": 10.0 * torch.randn(batch_size, len(ROUTE_DISTANCES_M), 2),
@@ -105,4 +133,3 @@ def random_batch(
         "labelled": torch.ones(batch_size, dtype=torch.bool),
         "lamps": torch.tensor([20.0, 0.0, 5.5]) + torch.randn(batch_size, 3, 3),
     }
-    return {name: value.to(device) for name, value in batch.items()}

@@ -80,11 +80,6 @@ def _comparison(
     if file.identity.get("bundle_sha256") is None:  # <run>-step<N>-<hash of its weights>
         asked += f" --host-run {file.identity['host'].rpartition('-step')[0]}"
     asked += f" --teacher {found['teacher_run']}"
-    opened = ", ".join(
-        f"{tables.title(row)} {' '.join(f'{gate:+.2f}' for gate in gates)}"
-        for row, gates in found["gates"].items()
-        if any(gates)
-    )
     parts = [
         f"### `{file.name}`: recipe `{found['distilled']}`{_mark(file)}",
         md.code(
@@ -94,7 +89,7 @@ def _comparison(
         ),
         f"Teacher `{found['teacher']}`, codes of `{found['codebook']}`, host "
         f"`{file.identity['host']}`; {found['passes']} passes a row, seeds "
-        f"{seeds.replace(' ', ', ')}. How far the gates opened, by seed: {opened or 'none'}."
+        f"{seeds.replace(' ', ', ')}. {tables.gates_line(found['gates'])}"
         f"{_regime(found)}",
         "\n".join(f"- {line}" for line in goal_lines(found)),
     ]
@@ -287,6 +282,7 @@ def cost_title(row: str) -> str:
 
 def _costs(found: Mapping[str, Any]) -> list[str]:
     costs = found["costs"]
+    order = costs.get("order", "")  # results before had one order for all turns
     pinned, measured = costs["pinned"], costs["teacher_by_student"]
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "parameters, M": lambda cost: md.number(cost["parameters"], 2, 1e-6),
@@ -302,9 +298,10 @@ def _costs(found: Mapping[str, Any]) -> list[str]:
     return [
         "#### What a plan costs",
         f"One scene, from decoded pictures, {costs.get('threads', 1)} thread: the median CPU time "
-        f"of {costs['calls']} calls on `{costs['machine']}`, rows called in turn, ratios of the "
-        "same turn; weights and the most that was allocated beside them. Planners in float32, the "
-        f"teacher in {costs['teacher_precision']}, greedy codes.",
+        f"of {costs['calls']} calls on `{costs['machine']}`, rows called in turn"
+        f"{order and f' ({order})'}, ratios of the same turn; weights and the most that was "
+        "allocated beside them. Planners in float32, the teacher in "
+        f"{costs['teacher_precision']}, greedy codes.",
         md.table(["a plan", *columns], rows),
         f"Teacher to system: **{measured['cpu']:.1f} times** the CPU time of the student's plan "
         f"measured here, {measured['flops']:.1f} times its operations at these shapes; **"

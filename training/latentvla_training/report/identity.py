@@ -22,7 +22,7 @@ from latentvla_training.data.source_hash import code_hash, package_hash
 #: The bundle that ships, and that the report is about.
 SHIPPED = "nano"
 #: Modules of ``distill`` that change no figure.
-DISTILL_PRESENTATION = frozenset({"commands", "export", "tables"})
+DISTILL_PRESENTATION = frozenset({"commands", "dry_run", "export", "tables"})
 
 
 def joined_hash(hashes: Mapping[str, str]) -> str:

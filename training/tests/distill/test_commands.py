@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from latentvla_training import cli
 from latentvla_training.distill import commands, tables
 from latentvla_training.distill import costs as costs_module
 from latentvla_training.distill.export import load_student
 from latentvla_training.distill.settings import CONTENDERS
+from latentvla_training.engine.checkpoint import load_checkpoint, save_checkpoint
+from latentvla_training.engine.recipe import load_recipe
 from latentvla_training.latent_action.codes import Vocabulary, load_codes, save_codes
 from latentvla_training.planner.hosts import Host, bundle_planner
 
@@ -134,9 +139,56 @@ def test_from_training_to_the_bundle(
     assert isinstance(code, str) and "the second phase of a student" in code
 
 
+SHARED = """
+name: shared
+base: smoke
+heads: {proposals_only: true, encodings: 2}
+student: {features: 0.0, reasoner_width: 48}
+"""
+
+
+def write_host_run(folder: Path, host: Host) -> None:
+    """Write the host as a planner's run, which another process can load."""
+    smoke = load_recipe("smoke")
+    recipe = replace(smoke, model=host.planner.config)
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(asdict(recipe)))))
+    weights = {f"planner.{name}": value for name, value in host.planner.state_dict().items()}
+    save_checkpoint(folder, {"averaged": weights, "step": recipe.run.steps})
+
+
+def test_two_processes_share_a_comparison_and_its_caches(
+    place: Place, host: Host, tmp_path: Path
+) -> None:
+    """Of a student's reasoner, what maps to the host's width learns nothing in its first phase."""
+    recipe, runs = tmp_path / "shared.yaml", tmp_path / "runs"
+    recipe.write_text(SHARED)
+    write_host_run(tmp_path / "host", host)
+    command = [sys.executable, "-m", "latentvla_training.cli", "distill", "train", "--recipe"]
+    command += [str(recipe), "--codes", str(place.codes), "--teacher", str(place.teacher)]
+    command += ["--host-run", str(tmp_path / "host"), "--run", str(runs), "--seeds", "0"]
+    done = subprocess.run(
+        [*command, "--processes", "2"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for split in ("train", "val"):
+        made = done.stderr.count(f"encodings of {split}:   0%")
+        assert made == 1, f"encodings of {split} made {made} times"
+    found = {path.parent.name.partition("-")[0]: path for path in runs.glob("seed0/*/recipe.yaml")}
+    assert set(found) == {*CONTENDERS, "reasoner"}
+    for path in found.values():
+        state = load_checkpoint(path.parent)
+        assert state is not None and state["step"] == 2
+        assert all(torch.isfinite(value).all() for value in state["averaged"].values())
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ("train --recipe smoke --codes CODES --processes 0", "--processes"),
         ("train --recipe none --codes CODES", "expected a YAML file or one of"),
         ("train --recipe smoke --codes CODES --teacher nowhere", "no teacher nowhere"),
         ("train --recipe smoke --codes x --teacher TEACHER", "no codes at x/train.safetensors"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,7 @@ from latentvla_training.distill.student import (
 from latentvla_training.distill.teaching import Teaching, check_vocabulary, open_teaching
 from latentvla_training.distill.token_scores import by_codes
 from latentvla_training.latent_action.codes import Vocabulary, load_codes, save_codes
-from latentvla_training.planner.contenders import HOST, CodedSplit, open_splits
+from latentvla_training.planner.contenders import FREE, HOST, CodedSplit, open_splits
 from latentvla_training.planner.head_training import HeadTask
 from latentvla_training.planner.hosts import Host
 from latentvla_training.planner.motion_net import MotionNet, load_pseudo_recipe
@@ -137,6 +138,26 @@ def test_a_student_of_the_codes_alone_needs_no_teacher(contest: Contest, tmp_pat
     assert found.module.planner.config.reasoner_width == 48
     with pytest.raises(ContractError, match="--teacher"):
         train_contender(TEACHER, alone, progress=False)
+
+
+def test_a_finished_contender_is_all_where_its_host_is(
+    contest: Contest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache may have moved the host to a GPU, for which the meta device stands here."""
+    shape = StudentSettings(
+        kl=0.0, cross_entropy=0.0, features=0.0, end_to_end=True, reasoner_width=48
+    )
+    untaught = replace(contest, recipe=replace(contest.recipe, name="untaught", student=shape))
+    entries = ((FREE, contest), (TEACHER, contest), (STUDENT, untaught))
+    for contender, own in entries:
+        train_contender(contender, own, progress=False)
+    here = contest.host.planner
+    there = replace(contest.host, planner=copy.deepcopy(here).to("meta"))
+    monkeypatch.setattr(contenders, "fresh_planner", lambda *_: copy.deepcopy(here))
+    for contender, own in entries:
+        module = train_contender(contender, replace(own, host=there, may_train=False)).module
+        tensors = [*module.parameters(), *module.buffers()]
+        assert {value.device.type for value in tensors} == {"meta"}, contender
 
 
 def test_a_student_speaks_the_vocabulary_that_it_learns(contest: Contest, place: Place) -> None:

@@ -13,6 +13,7 @@ from latentvla_training.distill.evaluation import (
     Variant,
     check_family,
     check_seeds,
+    gate_at_end,
     goals,
     retention,
 )
@@ -22,7 +23,8 @@ from latentvla_training.distill.settings import (
     StudentSettings,
     load_distill_recipe,
 )
-from latentvla_training.distill.student import make_source
+from latentvla_training.distill.student import StudentOnFeatures, make_source
+from latentvla_training.distill.tables import GATE_BEGINS, gates_line
 from latentvla_training.latent_action.encoding import codes_folder
 from latentvla_training.planner.head_training import FreeQueries, NoStates, PlannerOnFeatures
 from latentvla_training.planner.losses import LossSettings
@@ -100,6 +102,24 @@ def test_other_codes_are_for_students_of_codes_alone(place: Place) -> None:
             Variant.parse(f"{name}@{place.codes}")
 
 
+def test_a_gate_is_told_from_where_it_began_and_only_where_states_go_through_it(
+    tiny: PlannerConfig,
+) -> None:
+    none, gates = LossSettings(auxiliary=0.0), {}
+    for row, settings in (
+        ("student", StudentSettings()),
+        ("student:no_fusion", StudentSettings(fusion=False, end_to_end=True)),
+    ):
+        planner = StudentPlanner(tiny)
+        source = make_source(planner, settings, PoolingSettings())
+        gates[row] = [gate_at_end(StudentOnFeatures(planner, source, none))]
+    gates["host"] = [gate_at_end(PlannerOnFeatures(StudentPlanner(tiny), NoStates(), none))]
+    assert gates["student"][0] == pytest.approx(GATE_BEGINS, abs=1e-6)  # it has not learned yet
+    line = gates_line({**gates, "free_queries": [0.18, 0.1]})
+    assert "began at +0.76" in line and "end, by seed: host + distilled student +0.76," in line
+    assert "+0.18 +0.10" in line and "no_fusion" not in line and "host, trained on" not in line
+
+
 EVENT = np.array([True, True, True, False])
 
 
@@ -157,5 +177,10 @@ def test_costs_count_what_runs_and_measure_in_turn(tiny: PlannerConfig) -> None:
     assert count["FreeQueries"] == whole - reasoner + 12 * tiny.width
     order: list[str] = []
     works = {name: lambda name=name: order.append(name) for name in "ab"}
-    assert {len(values) for values in in_turn(works, 4).values()} == {4}
-    assert order[:4] == ["a", "b", "a", "b"] and len(order) > 8  # some calls to begin with
+    assert {len(values) for values in in_turn(works, 20).values()} == {20}
+    again, order[:] = list(order), []
+    in_turn(works, 20)
+    assert order == again and len(order) == 80
+    assert order[::2] == order[1::2]  # each was called just before, untimed
+    turns = {"".join(order[start : start + 4 : 2]) for start in range(0, 80, 4)}
+    assert turns == {"ab", "ba"}  # no row always follows the same one

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from latentvla_training.distill.contenders import STUDENT, Contest, train_contender
 from latentvla_training.distill.export import export_student
-from latentvla_training.distill.settings import DistillRecipe
+from latentvla_training.distill.settings import DistillRecipe, StudentSettings
 from latentvla_training.distill.teaching import open_teaching
 from latentvla_training.latent_action.naming import NAMES_FILE, CodeNames, write_names
 from latentvla_training.planner.contenders import open_splits
@@ -62,3 +62,31 @@ def test_names_of_the_codes_go_with_the_student(
     assert (manifest.codebook_id, manifest.latent_action_names) == (CODEBOOK, NAMES.names)
     shown = inspect_bundle(str(bundle))["latent_actions"]
     assert shown["code 3"] == "p0 c3 / p1 c3 / p2 c3 / p3 c3"
+
+
+@pytest.mark.parametrize("features", [0.0, 1.0])
+def test_who_was_taught_no_codes_names_no_codebook(
+    features: float,
+    host: Host,
+    recipe: DistillRecipe,
+    place: Place,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also one that has learned the teacher's states alone: what it says was never listened to."""
+    settings = StudentSettings(kl=0.0, cross_entropy=0.0, features=features, end_to_end=True)
+    recipe = replace(recipe, name="untaught", student=settings)
+    splits = open_splits(host, recipe.heads, str(place.codes), (), progress=False)
+    teaching = open_teaching(str(place.teacher), splits) if features else None
+    contest = Contest(host, recipe, splits, teaching, tmp_path / "runs")
+    student = train_contender(STUDENT, contest, progress=False).folder
+    bundle, codes = tmp_path / "bundle", tmp_path / "codes"
+    write_names(codes / NAMES_FILE, NAMES)
+    with caplog.at_level(logging.WARNING):
+        export_student(student, "tiny", 1, bundle, codes=codes)
+    manifest = load_bundle(bundle).manifest
+    assert manifest.codebook_id is None and manifest.latent_action_names is None
+    assert manifest.provenance["codebook_id"] is None
+    assert "nobody taught it codes" in caplog.text
+    shown = inspect_bundle(str(bundle))
+    assert shown["codebook"].startswith("none:") and "latent_actions" not in shown

@@ -97,7 +97,7 @@ def distill_document(scale: float = 1.0) -> dict[str, Any]:
         "goals": {name: goals(entry) for name, entry in splits.items()},
         "costs": {
             "scene": "test-0000-00/1", "machine": "x86_64", "threads": 1, "calls": 31,
-            "teacher_precision": "bf16",
+            "teacher_precision": "bf16", "order": "in any order",
             "rows": {
                 "host": cost(1.0), "free_queries": cost(1.1), "teacher": cost(6.0),
                 "student": cost(1.2), ROWS[-1]: cost(1.2), "teacher_answer": cost(5.0),
@@ -207,6 +207,8 @@ def test_rows_goals_ablations_tags_and_costs(results: Path, now: Present) -> Non
     assert "**4.2 times** the CPU time" in text and "**86.2 times** counted at the pinned" in text
     assert "--variants nano_no_kl --teacher nano-s0 --codes data/codes/nano-0123 --seeds" in text
     assert "`longtail-0000-00/2`, cut in: PDMS host, trained on 0.0" in text
+    assert "rows called in turn (in any order), ratios of the same turn" in text
+    assert "at the end, by seed: host + distilled student +0.21 +0.24." in text
 
 
 @pytest.mark.usefixtures("undrawn")
