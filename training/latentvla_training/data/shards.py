@@ -243,12 +243,7 @@ class ShardReader(Sequence[Scene]):
         )
         if not max_shards and shares == (self._labelled_share, self.odometry_share):
             return self
-        most = max_shards or len(self.paths)
-        paths = [
-            path
-            for number, path in enumerate(self.paths)
-            if number < most or spread(path.stem) < shares[1] < 1.0
-        ]
+        paths = part_of(self.paths, max_shards, shares[1])
         return ShardReader(paths, self._cached_shards, *shares)
 
     def __len__(self) -> int:
@@ -327,6 +322,16 @@ class ShardReader(Sequence[Scene]):
 
     def __iter__(self) -> Iterator[Scene]:
         return (self[index] for index in range(len(self)))
+
+
+def part_of(paths: Sequence[Path], max_shards: int = 0, odometry_share: float = 1.0) -> list[Path]:
+    """Return the first ``max_shards`` (0: all), and those with odometry where not all have some."""
+    most = max_shards or len(paths)
+    return [
+        path
+        for number, path in enumerate(paths)
+        if number < most or spread(path.stem) < odometry_share < 1.0
+    ]
 
 
 def split_shards(split: str, root: Path | None = None) -> list[Path]:

@@ -28,13 +28,13 @@ def code_hash() -> str:
     here = Path(__file__).parent
     files += [here / f"{name}.py" for name in _SCENE_MODULES]
     files += sorted((here.parent / "scoring").glob("*.py"))
-    return _hash_of(files)
+    return files_hash(files)
 
 
 def package_hash(package: ModuleType, leave_out: frozenset[str] = frozenset()) -> str:
     """Return a hash of a package's modules but those named ``leave_out``."""
     files = sorted(Path(package.__path__[0]).glob("*.py"))
-    return _hash_of(path for path in files if path.stem not in leave_out)
+    return files_hash(path for path in files if path.stem not in leave_out)
 
 
 def provenance() -> dict[str, str]:
@@ -46,7 +46,8 @@ def provenance() -> dict[str, str]:
     return found
 
 
-def _hash_of(files: Iterable[Path]) -> str:
+def files_hash(files: Iterable[Path]) -> str:
+    """Return a hash of what source files do."""
     digest = hashlib.sha256()
     for path in files:
         digest.update(f"{path.name} {_code_of(path.read_text(encoding='utf-8'))}".encode())

@@ -11,25 +11,17 @@ A folder refuses the run of other settings, another host, codebook, teacher or o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from latentvla_ros.contract import CODEBOOK_SIZE, ContractError
 from latentvla_ros.model.planner import StudentPlanner
-from latentvla_training.data.shards import ShardReader
 from latentvla_training.distill.pooling import TeacherStates
-from latentvla_training.distill.runs import (
-    PseudoRun,
-    ReasonerRun,
-    StudentRun,
-    TeacherContenderRun,
-)
+from latentvla_training.distill.runs import ContestRecords, scenes_shown
 from latentvla_training.distill.settings import (
     PSEUDO,
     STUDENT,
@@ -47,13 +39,10 @@ from latentvla_training.distill.teaching import Teaching, check_vocabulary
 from latentvla_training.engine.checkpoint import load_checkpoint
 from latentvla_training.engine.launch import first_process_first
 from latentvla_training.engine.loop import check_folder, run_training
-from latentvla_training.latent_action.codes import scenes_identity
 from latentvla_training.planner.contenders import (
     HOST,
-    NOT_A_PLANNER,
     PLAIN_SOURCES,
     CodedSplit,
-    ContenderRun,
     HeadSettings,
     features_for_heads,
     fresh_planner,
@@ -117,25 +106,18 @@ class Contest:
             raise ContractError("--teacher", "", "the teacher that a contender hears")
         return self.teaching
 
-    def shared(self, contender: str, codebook: str = "") -> dict[str, Any]:
-        """Return what every record of a run begins with."""
-        return {
-            "contender": contender,
-            "diagnostic": NOT_A_PLANNER,
-            "host": self.host.identity,
-            "scenes": _scenes_shown(self.train.reader),
-            "codebook": codebook,
-        }
-
-
-def _scenes_shown(reader: ShardReader) -> str:
-    """Return the identity of Scenes, and which drives among them have odometry and labels."""
-    found = scenes_identity(reader)
-    for what, there in (("odometry", reader.has_odometry), ("labels", reader.labelled)):
-        if not there.all():
-            drives = "".join(np.unique(reader.columns["token"][there].astype(str)))
-            found += f", {what} of {hashlib.sha256(drives.encode()).hexdigest()[:16]}"
-    return found
+    @property
+    def records(self) -> ContestRecords:
+        """What decides the runs."""
+        return ContestRecords(
+            self.recipe,
+            self.host.identity,
+            self.host.planner.config,
+            scenes_shown(self.train.reader),
+            self.train.codes.codebook_id,
+            self.train.codes.vocabulary,
+            "" if self.teaching is None else self.teaching.teacher,
+        )
 
 
 @dataclass(frozen=True)
@@ -215,9 +197,8 @@ def _untold(contest: Contest) -> dict[str, FeatureSplit]:
 def _plain(contender: str, contest: Contest, progress: bool) -> Contender:
     planner = fresh_planner(contest.host, contest.seed)
     source = PLAIN_SOURCES[contender](planner.config.width)
-    heads = contest.recipe.heads.of(contender)
-    module = _module(PlannerOnFeatures, planner, source, contest, heads)
-    record = ContenderRun(**contest.shared(contender), settings=heads)
+    record = contest.records.plain(contender)
+    module = _module(PlannerOnFeatures, planner, source, contest, record.settings)
     features = _untold(contest)
     folder = contest.folder / contender
     module = _run(module, record, folder, contest, features, progress)
@@ -232,7 +213,7 @@ def _pseudo(contender: str, contest: Contest, progress: bool) -> Contender:
     if not said_by:
         raise ContractError("contender", contender, "a recipe with pseudo_odometry")
     reader = with_pseudo_odometry(contest.train.reader, pseudo_file(said_by, name))
-    record = PseudoRun(**contest.shared(contender), settings=heads, assumed=reader.assumed)
+    record = contest.records.pseudo(reader.assumed)
     features = _untold(contest)
     if contest.may_train:
         with first_process_first():
@@ -244,63 +225,35 @@ def _pseudo(contender: str, contest: Contest, progress: bool) -> Contender:
     return Contender(module, folder, features)
 
 
-def _teacher(contender: str, contest: Contest, progress: bool) -> Contender:
+def _teacher(_: str, contest: Contest, progress: bool) -> Contender:
     teaching, pooling = contest.taught(), contest.recipe.pooling
     planner = fresh_planner(contest.host, contest.seed)
     source = TeacherStates(teaching.width, planner.config.width, pooling)
-    heads = contest.recipe.heads.of(contender)
-    module = _module(PlannerOnFeatures, planner, source, contest, heads)
-    record = TeacherContenderRun(
-        **contest.shared(contender, teaching.codebook),
-        settings=heads,
-        teacher=teaching.teacher,
-        pooling=pooling,
-    )
+    record = contest.records.online()
+    module = _module(PlannerOnFeatures, planner, source, contest, record.settings)
     features = {name: split.for_teacher() for name, split in teaching.splits.items()}
-    folder = contest.folder / f"{contender}-{teaching.teacher}"
+    folder = contest.records.online_folder(contest.folder)
     module = _run(module, record, folder, contest, features, progress)
     return Contender(module, folder, features)
 
 
-def student_folders(contest: Contest) -> tuple[Path, Path]:
-    """Return the folders of a student's two phases."""
+def _student(_: str, contest: Contest, progress: bool) -> Contender:
     recipe = contest.recipe
-    name = recipe.name
-    learned_of = contest.train.codes.codebook_id
-    if recipe.student.hears_teacher:
-        learned_of = contest.taught().teacher
-    if recipe.student.taught:
-        name += f"-{learned_of}"
-    return contest.folder / f"reasoner-{name}", contest.folder / f"student-{name}"
-
-
-def _student(contender: str, contest: Contest, progress: bool) -> Contender:
-    recipe = contest.recipe
-    settings = recipe.student
-    codebook = contest.train.codes.codebook_id
-    teacher, pooled_by, pooling = "", "", None
+    settings, records = recipe.student, contest.records
+    pooled_by, pooling = "", None
     if settings.hears_teacher:
         check_vocabulary(contest.host.planner, contest.taught())
-        teacher = contest.taught().teacher
     if settings.features > 0.0:
         online = train_contender(TEACHER, contest, progress).module.source
         assert isinstance(online, TeacherStates)
         pooling, pooled_by = online, weights_identity(online)
     features = _lessons(contest, pooling)
-    first, second = student_folders(contest)
+    first, second = records.student_folders(contest.folder)
     planner = _student_planner(contest)
     source = make_source(planner, settings, recipe.pooling)
     reasoner = ""
     if settings.taught:
-        phase = ReasonerRun(
-            **contest.shared(contender, codebook),
-            teacher=teacher,
-            pooled_by=pooled_by,
-            augmentation=recipe.heads.augmentation,
-            phase=recipe.reasoner,
-            student=settings,
-            pooling=recipe.pooling,
-        )
+        phase = records.reasoner(pooled_by)
         learned = _run(
             ReasonerOnFeatures(planner, source),
             phase, first, contest, features, progress, ReasonerTask
@@ -309,19 +262,8 @@ def _student(contender: str, contest: Contest, progress: bool) -> Contender:
         planner = _student_planner(contest)
         source = make_source(planner, settings, recipe.pooling)
         source.load_state_dict(learned.state_dict())
-    heads = recipe.heads.of(contender)
-    record = StudentRun(
-        **contest.shared(contender, codebook),
-        settings=heads,
-        recipe=recipe.name,
-        teacher=teacher,
-        reasoner=reasoner,
-        student=settings,
-        pooling=recipe.pooling,
-        model=planner.config,
-        vocabulary=contest.train.codes.vocabulary,
-    )
-    module = _module(StudentOnFeatures, planner, source, contest, heads)
+    record = records.student(reasoner)
+    module = _module(StudentOnFeatures, planner, source, contest, record.settings)
     module = _run(module, record, second, contest, features, progress)
     return Contender(module, second, features)
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from latentvla_ros.contract import ContractError
+from latentvla_training.data.shards import ShardReader
 from latentvla_training.distill.contenders import Contest, train_contender
 from latentvla_training.distill.costs import pinned_costs, plan_costs
 from latentvla_training.distill.examples import LONGTAIL, RULE, shown_scenes
@@ -57,13 +58,7 @@ from latentvla_training.planner.head_training import (
 from latentvla_training.planner.hosts import Host
 from latentvla_training.planner.losses import LossSettings
 from latentvla_training.planner.scene_groups import tag_groups
-from latentvla_training.report.identity import (
-    code_identity,
-    commit,
-    distill_identity,
-    settings_hash,
-)
-from latentvla_training.report.identity import scenes_identity as scenes_hash
+from latentvla_training.report.identity import comparison_identity, distill_identity
 from latentvla_training.report.network_sums import NetworkSums
 from latentvla_training.teacher.commands import teacher_place
 from latentvla_training.teacher.release import load_teacher
@@ -262,32 +257,25 @@ def evaluate(
             examples = shown_scenes(name, split.reader, scored.values, plans[name], seeds[0])
     asked = load_teacher(teacher_place(teacher), teaching.codebook)
     costs = plan_costs(modules, HOST, STUDENT, asked, splits[split_names[0]].reader)
-    run = recipe.heads.run
-    passes = run.steps * run.batch_size
     result = {
         "distilled": recipe.name,
         "regime": asdict(recipe.heads.data),
         "teacher": teaching.teacher,
         "teacher_run": Path(teacher).name,
         "codebook": teaching.codebook,
-        "passes": passes,
+        "passes": recipe.heads.run.steps * recipe.heads.run.batch_size,
         "seeds": list(seeds),
         "contenders": rows,
         "codebooks": {
             row: next(iter(own.values())).codes.codebook_id for row, own in others.items()
         },
-        "identity": {
-            "host": host.identity,
-            "bundle_sha256": host.bundle_sha256,
-            "recipe": recipe.name,
-            "recipes": {own.name: settings_hash(own) for _, _, own in entries},
-            "passes": passes,
-            "seed": list(seeds),
-            **code_identity(),
-            **distill_identity(),
-            "commit": commit(),
-            "data": {name: scenes_hash(split.reader.paths) for name, split in splits.items()},
-        },
+        "identity": result_identity(
+            host,
+            recipe,
+            [own for _, _, own in entries],
+            seeds,
+            {name: split.reader for name, split in splits.items()},
+        ),
         "gates": gates,
         "goals": {name: goals(found) for name, found in figures.items()},
         "costs": {**costs, "pinned": pinned_costs()},
@@ -304,6 +292,28 @@ def gate_at_end(module: PlannerOnFeatures) -> float:
     source = module.source
     unused = isinstance(source, ReasonerStates) and not source.settings.fusion
     return 0.0 if unused else opened_gate(module.planner)
+
+
+def result_identity(
+    host: Host,
+    recipe: DistillRecipe,
+    recipes: Sequence[DistillRecipe],
+    seeds: Sequence[int],
+    readers: Mapping[str, ShardReader],
+) -> dict[str, Any]:
+    """Return what a result hangs on.
+
+    Args:
+        recipes: of all rows. readers: of the Scenes by split, as contenders are shown them.
+    """
+    run = recipe.heads.run
+    return {
+        "recipe": recipe.name,
+        "passes": run.steps * run.batch_size,
+        "seed": list(seeds),
+        **distill_identity(),
+        **comparison_identity(host, {own.name: own for own in recipes}, readers),
+    }
 
 
 def scored_split(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -148,12 +148,20 @@ def scenes_identity(reader: Shards) -> str:
     Raises:
         ContractError: a shard has no readable footer.
     """
-    digest = hashlib.sha256(b"latentvla scenes of a split")
+    contents = {}
     for path in reader.paths:
         info = read_shard_info(path)
         if info is None:
             raise ContractError(f"shard {path}", "no readable footer", "a whole shard")
-        digest.update(f"\0{info.name}\0{info.content_sha256}".encode())
+        contents[info.name] = info.content_sha256
+    return contents_identity(contents)
+
+
+def contents_identity(contents: Mapping[str, str]) -> str:
+    """Return the identity of Scenes by the hashes of their shards' contents, in their order."""
+    digest = hashlib.sha256(b"latentvla scenes of a split")
+    for name, content_sha256 in contents.items():
+        digest.update(f"\0{name}\0{content_sha256}".encode())
     return digest.hexdigest()[:16]
 
 

@@ -7,19 +7,32 @@ refused as its own command refuses it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from latentvla_ros.contract import ContractError
-from latentvla_training.engine.checkpoint import CHECKPOINT, checkpoint_step
+from latentvla_training.engine.checkpoint import (
+    CHECKPOINT,
+    checkpoint_step,
+    load_checkpoint,
+    weights_below,
+)
 from latentvla_training.engine.loop import TrainingRecipe, check_folder
-from latentvla_training.engine.recipe import LoopSettings, build
+from latentvla_training.report.identity import different
 from latentvla_training.report.places import json_object, split_on_disk
-from latentvla_training.teacher.settings import TeacherRecipe
+
+if TYPE_CHECKING:
+    from latentvla_training.data.shards import ShardReader
+    from latentvla_training.distill.runs import ContestRecords
+    from latentvla_training.distill.settings import DistillRecipe
+    from latentvla_training.engine.recipe import DataSettings
+    from latentvla_training.planner.hosts import Host
+    from latentvla_training.teacher.settings import TeacherRecipe
 
 MANIFEST = "manifest.json"
 
@@ -57,28 +70,110 @@ def has_run(folder: Path, recipe: TrainingRecipe) -> bool:
     return check_folder(folder, recipe) and checkpoint_step(folder) >= recipe.run.steps
 
 
-def has_teacher_run(folder: Path, recipe: TeacherRecipe, codebook_id: str) -> bool:
-    """Return whether the run of a teacher of a codebook's codes is at its end.
+def has_teacher_run(folder: Path, recipe: TeacherRecipe, codes: Path) -> bool:
+    """Return whether the run of a teacher of these codes is at its end.
+
+    One of other codes or Scenes is not finished: teacher train refuses it and names both.
 
     Raises:
+        FileNotFoundError: Scenes or codes are absent.
         ContractError: the folder holds a run of another recipe; names what differs.
     """
-    record = _record(folder)
-    if record.get("codebook") != codebook_id:  # train refuses it, and names both
+    from latentvla_training.teacher.training import open_coded_split, with_codes
+
+    try:
+        train = open_coded_split(recipe.data.train_split, codes, recipe.data)
+        wanted = with_codes(recipe, train, open_coded_split(recipe.data.val_split, codes))
+    except ContractError:  # codes of other Scenes: encode makes them again
         return False
-    return has_run(folder, replace(recipe, codebook=codebook_id, scenes=record["scenes"]))
+    record = _record(folder)
+    if any(record.get(name) != getattr(wanted, name) for name in ("codebook", "scenes")):
+        return False
+    return has_run(folder, wanted)
 
 
-def has_contender(folder: Path, **wanted: Any) -> bool:
-    """Return whether a folder holds a contender's run at its end that says what is wanted of it.
+def contest_records(
+    recipe: DistillRecipe, host: Host, codes: Path, codebook_id: str, teacher: str
+) -> ContestRecords:
+    """Return the records that distill train would write of its runs.
 
-    A run of something else is not finished: distill train refuses it and names both.
+    Args:
+        codes: folder. teacher: identity.
+
+    Raises:
+        FileNotFoundError: Scenes or codes are absent.
+        ContractError: codes of another codebook or of other Scenes; names both.
     """
-    record = _record(folder)
-    if not record or any(record.get(name) != value for name, value in wanted.items()):
+    from latentvla_training.data.shards import load_split
+    from latentvla_training.distill.runs import ContestRecords, scenes_shown
+    from latentvla_training.latent_action.codes import load_codes, scenes_identity
+
+    split = recipe.heads.data.train_split
+    reader = load_split(split)
+    found = load_codes(codes / f"{split}.safetensors", codebook_id, scenes_identity(reader))
+    return ContestRecords(
+        recipe,
+        host.identity,
+        host.planner.config,
+        scenes_shown(_part(reader, recipe.heads.data)),
+        found.codebook_id,
+        found.vocabulary,
+        teacher,
+    )
+
+
+def has_contest(folder: Path, records: ContestRecords) -> bool:
+    """Return whether all runs of a seed are at their end, each as distill train would record it.
+
+    A run of something else is not finished: distill train refuses it and names what differs.
+
+    Args:
+        folder: of the seed.
+
+    Raises:
+        FileNotFoundError: a recipe has pseudo-trajectories, and they are absent.
+    """
+    from latentvla_training.distill.settings import PSEUDO
+    from latentvla_training.planner.contenders import FREE, HOST
+
+    recipe, online = records.recipe, records.online_folder(folder)
+    first, second = records.student_folders(folder)
+    runs: list[tuple[Path, Callable[[], TrainingRecipe]]] = [
+        (folder / HOST, partial(records.plain, HOST)),
+        (folder / FREE, partial(records.plain, FREE)),
+        (online, records.online),
+    ]
+    if PSEUDO in recipe.contenders:
+        runs.append((folder / PSEUDO, lambda: records.pseudo(_assumed(recipe))))
+    if recipe.student.taught:
+        pooled_by = partial(_source_identity, online) if recipe.student.features > 0.0 else str
+        runs.append((first, lambda: records.reasoner(pooled_by())))
+    reasoner = partial(_source_identity, first) if recipe.student.taught else str
+    runs.append((second, lambda: records.student(reasoner())))
+    try:
+        return all(has_run(place, record()) for place, record in runs)
+    except ContractError:
         return False
-    run = build(LoopSettings, record["settings"]["run"], f"{folder}: run")
-    return checkpoint_step(folder) >= run.steps
+
+
+def _source_identity(run: Path) -> str:
+    """Return the identity of the states that a contender has learned."""
+    from latentvla_training.teacher.model import state_identity
+
+    state = load_checkpoint(run)
+    assert state is not None  # it is at its end
+    return state_identity(weights_below(state["averaged"], "source."))
+
+
+def _assumed(recipe: DistillRecipe) -> str:
+    """Return whose word the pseudo-trajectories of a recipe are."""
+    from latentvla_training.data.shards import load_split
+    from latentvla_training.planner.pseudo_odometry import pseudo_file, with_pseudo_odometry
+
+    data = recipe.heads.data
+    reader = _part(load_split(data.train_split), data)
+    path = pseudo_file(recipe.pseudo_odometry, data.train_split)
+    return with_pseudo_odometry(reader, path).assumed
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -88,12 +183,15 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def has_codebook_run(folder: Path, name: str, seed: int, controls: bool) -> bool:
-    """Return whether all stages of a codebook's run are at their end.
+    """Return whether all stages of a codebook's run are at their end, of the Scenes as they are.
 
     Raises:
+        FileNotFoundError: there are no Scenes.
         ContractError: the folder holds a run of another recipe; names what differs.
     """
+    from latentvla_training.latent_action.codes import scenes_identity
     from latentvla_training.latent_action.dynamics import CONTROLS, EGO, ENVIRONMENT
+    from latentvla_training.latent_action.scene_set import training_scenes
     from latentvla_training.latent_action.settings import OWN, load_codebook_recipe
     from latentvla_training.latent_action.training import FRAMES
 
@@ -102,7 +200,10 @@ def has_codebook_run(folder: Path, name: str, seed: int, controls: bool) -> bool
         return False
     stages = [FRAMES] if recipe.frames.encoder == OWN else []
     stages += [ENVIRONMENT, EGO, *(CONTROLS if controls else ())]
-    return all(checkpoint_step(folder / s) >= recipe.stage(s).run.steps for s in stages)
+    if any(checkpoint_step(folder / s) < recipe.stage(s).run.steps for s in stages):
+        return False
+    scenes = scenes_identity(training_scenes(recipe.data))
+    return all(_record(folder / s).get("scenes") == scenes for s in stages)
 
 
 def has_bundle(folder: Path, made_from: Path, **wanted: Any) -> bool:
@@ -163,10 +264,62 @@ def has_states(teacher: Path, splits: Sequence[str], train_shards: int = 0) -> b
     return True
 
 
-def has_result(path: Path, made_from: Sequence[Path], **wanted: Any) -> bool:
-    """Return whether a result file is there, newer than what it judges, and says what is wanted."""
+def has_result(
+    path: Path, made_from: Sequence[Path], splits: Sequence[str] = (), **wanted: Any
+) -> bool:
+    """Return whether a result file is there, newer than what it judges, and says what is wanted.
+
+    Args:
+        splits: that it is of, all of them; none where it is of one alone.
+    """
     found = json_object(path)
+    if splits and set(found.get("splits") or ()) != set(splits):
+        return False
     return is_newer(path, *made_from) and all(found.get(k) == v for k, v in wanted.items())
+
+
+def hangs_on(path: Path, identity: Mapping[str, Any]) -> bool:
+    """Return whether a result says that it hangs on the same as one would that is made now."""
+    found = json_object(path).get("identity") or {}
+    return not different(found, {**identity, "commit": None})
+
+
+def scenes_as_shown(data: DataSettings, splits: Sequence[str] = ()) -> dict[str, ShardReader]:
+    """Open the Scenes that contenders are trained, validated and scored on, as they see them.
+
+    Raises:
+        FileNotFoundError: a split is absent.
+    """
+    from latentvla_training.data.shards import load_split
+
+    train = data.train_split
+    readers = {name: load_split(name) for name in dict.fromkeys((train, data.val_split, *splits))}
+    return {**readers, train: _part(readers[train], data)}
+
+
+def _part(reader: ShardReader, data: DataSettings) -> ShardReader:
+    return reader.part(data.max_shards, data.labelled_share, data.odometry_share)
+
+
+def has_teacher_result(path: Path, runs: Sequence[Path], codes: Path, split: str) -> bool:
+    """Return whether a result of teacher evaluate is of these runs on these codes, as they are."""
+    from latentvla_training.teacher.evaluation import identity_of
+    from latentvla_training.teacher.training import load_teacher_run, open_coded_split
+
+    if not has_result(path, [run / CHECKPOINT for run in runs], split=split):
+        return False
+    seeds = json_object(path)["seeds"]
+    try:
+        coded = open_coded_split(split, codes)
+    except ContractError:  # codes of other Scenes: encode makes them again
+        return False
+    return set(seeds) == {str(run) for run in runs} and not any(
+        different(
+            seeds[str(run)]["identity"],
+            {**identity_of(load_teacher_run(run), coded), "commit": None},
+        )
+        for run in runs
+    )
 
 
 def codebook_passed(result: Mapping[str, Any]) -> bool:

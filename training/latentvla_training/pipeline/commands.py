@@ -45,6 +45,7 @@ class All:
         from rich.console import Console
 
         from latentvla_training.pipeline.layout import find_layout
+        from latentvla_training.pipeline.plan import Plan
         from latentvla_training.pipeline.runner import (
             chosen_stages,
             cores,
@@ -53,7 +54,6 @@ class All:
             run_stages,
         )
         from latentvla_training.pipeline.settings import load_whole_recipe
-        from latentvla_training.pipeline.stages import Plan
 
         if self.processes < 0:
             raise ContractError("--processes", self.processes, "at least 1, or 0")

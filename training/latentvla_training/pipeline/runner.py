@@ -16,8 +16,8 @@ from rich.table import Table
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.pipeline.command_process import run_command
+from latentvla_training.pipeline.plan import Gate, Plan, Step
 from latentvla_training.pipeline.settings import STAGES, StageName
-from latentvla_training.pipeline.stages import Gate, Plan, Step
 
 #: So much of the end of a log is shown when a command fails, bytes.
 _TAIL = 3000

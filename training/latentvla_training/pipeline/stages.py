@@ -5,152 +5,20 @@ A stage is the commands that a user would type; all work, and going on with it, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from latentvla_ros.contract import ContractError
 from latentvla_training.engine.checkpoint import CHECKPOINT
 from latentvla_training.pipeline import artefacts
-from latentvla_training.pipeline.layout import Layout
-from latentvla_training.pipeline.settings import SPLITS, StageName, WholeRecipe
-from latentvla_training.report.places import json_object
+from latentvla_training.pipeline.plan import Gate, Plan, Step
+from latentvla_training.pipeline.settings import SPLITS, StageName
 
-#: Stands in a command for the identity of what is not made yet.
-UNKNOWN = "<not made yet>"
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A verdict that what follows hangs on.
-
-    Attributes:
-        asks: what is asked. result: file that holds the answer. passed: reads it.
-    """
-
-    asks: str
-    result: Path
-    passed: Callable[[Mapping[str, Any]], bool]
-
-    def holds(self) -> bool:
-        """Return whether the gate is passed; its result is there."""
-        return self.passed(json_object(self.result))
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command of a stage.
-
-    Attributes:
-        arguments: of ``latentvla-train``. done: whether there is nothing left to do for it.
-        minutes: of one CPU core, as measured. processes: that share them.
-        gate: that it answers; its exit status then says nothing else.
-    """
-
-    arguments: tuple[str, ...]
-    done: Callable[[], bool]
-    minutes: float
-    processes: int = 1
-    gate: Gate | None = None
-
-    @property
-    def estimate_s(self) -> float:
-        """Seconds that it is expected to take."""
-        return 60.0 * self.minutes / self.processes
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A whole run.
-
-    Attributes:
-        recipe, layout: what is made, and where.
-        processes: of the commands that share their work among several.
-        bundle: a host to go on from instead of training one; "" for none.
-    """
-
-    recipe: WholeRecipe
-    layout: Layout
-    processes: int = 1
-    bundle: str = ""
-
-    def steps(self, stage: StageName) -> list[Step]:
-        """Return the commands of a stage, as far as what is before it is known."""
-        return _STAGES[stage](self)
-
-    @property
-    def host_run(self) -> Path:
-        """Folder of the run that the host is made of."""
-        planner = self.recipe.planner
-        name = f"{planner.recipe}_s{planner.seed}" if planner.fine else planner.recipe
-        return self.layout.planners / name
-
-    @property
-    def host(self) -> str:
-        """Name or folder of the bundle that codes and teachers are put into."""
-        return self.bundle or str(self.layout.bundle(f"{self.recipe.name}_host"))
-
-    @property
-    def codebook_id(self) -> str:
-        """Identity of the released codebook."""
-        manifest = json_object(self.layout.codebook / artefacts.MANIFEST)
-        return str(manifest.get("codebook_id", UNKNOWN))
-
-    @property
-    def codes(self) -> str:
-        """Folder of the codes that all that follows learns from."""
-        return str(self.layout.codes(self.codebook_id))
-
-    @property
-    def codebook_runs(self) -> list[Path]:
-        """Folders of the codebook's runs."""
-        stage = self.recipe.codebook
-        return [self.layout.codebook_run(stage.recipe, seed) for seed in stage.seeds]
-
-    @property
-    def teacher_runs(self) -> list[Path]:
-        """Folders of the teachers' runs."""
-        stage = self.recipe.teacher
-        return [self.layout.teacher_run(stage.recipe, seed) for seed in stage.seeds]
-
-    def teacher_id(self) -> str:
-        """Return the identity of the teacher that is cached and distilled."""
-        from latentvla_training.teacher.cache import teacher_id
-        from latentvla_training.teacher.training import load_teacher_run
-
-        folder = self.teacher_runs[0]
-        if not (folder / CHECKPOINT).is_file():
-            return UNKNOWN
-        run = load_teacher_run(folder)
-        return teacher_id(run.recipe, run.teacher)
-
-    def host_id(self) -> str:
-        """Return the identity of the host's weights."""
-        from latentvla_training.planner.hosts import bundle_host
-
-        if not self.bundle and not (Path(self.host) / artefacts.MANIFEST).is_file():
-            return UNKNOWN
-        return bundle_host(self.host).identity
-
-    @property
-    def contest(self) -> Path:
-        """Folder of the contenders' runs."""
-        from latentvla_training.distill.settings import load_distill_recipe
-
-        return self.layout.contest(load_distill_recipe(self.recipe.distill.recipe).family)
-
-    def student_run(self, seed: int, teacher: str) -> Path:
-        """Return the folder of the second phase of a student."""
-        from latentvla_training.distill.settings import load_distill_recipe
-
-        name = load_distill_recipe(self.recipe.distill.recipe).name
-        return self.contest / f"seed{seed}" / f"student-{name}-{teacher}"
-
-    @property
-    def final(self) -> Path:
-        """Folder of the bundle that all of this is for."""
-        return self.layout.bundle(self.recipe.name)
+if TYPE_CHECKING:
+    from latentvla_training.distill.runs import ContestRecords
 
 
 def _world(plan: Plan) -> list[Step]:
@@ -255,7 +123,12 @@ def _codebook_report(plan: Plan) -> list[Step]:
 
 
 def _oracle_codes(plan: Plan) -> list[Step]:
+    from latentvla_training.engine.recipe import load_record
+    from latentvla_training.planner.oracle_codes import OracleRecipe
+    from latentvla_training.report.identity import comparison_identity
+
     stage = plan.recipe.oracle
+    recipe = load_record(OracleRecipe, stage.recipe, "oracle_codes")
     result = plan.layout.results / "oracle_codes.json"
     arguments = ("oracle-codes", "--codes", plan.codes, "--bundle", plan.host)
     arguments += ("--recipe", stage.recipe, "--seeds", *map(str, stage.seeds))
@@ -265,12 +138,11 @@ def _oracle_codes(plan: Plan) -> list[Step]:
 
     def done() -> bool:
         asked = {"codebook": plan.codebook_id, "seeds": list(stage.seeds)}
-        found = json_object(result)
-        return (
-            artefacts.has_result(result, [], **asked)
-            and set(found["splits"]) == set(stage.splits)
-            and found["identity"]["host"] == plan.host_id()
-        )
+        if not artefacts.has_result(result, [], stage.splits, **asked):
+            return False
+        readers = artefacts.scenes_as_shown(recipe.data, stage.splits)
+        identity = comparison_identity(plan.load_host(), {recipe.name: recipe}, readers)
+        return artefacts.hangs_on(result, identity)
 
     return [Step(arguments, done, stage.minutes * len(stage.seeds), gate=gate)]
 
@@ -290,7 +162,7 @@ def _teacher(plan: Plan) -> list[Step]:
         arguments = ("teacher", "train", "--codes", plan.codes, "--recipe", stage.recipe)
         arguments += ("--run", str(run), "--vision-run", str(vision), "--seed", str(seed))
         own = replace(recipe, run=replace(recipe.run, seed=seed))
-        done = partial(artefacts.has_teacher_run, run, own, plan.codebook_id)
+        done = partial(artefacts.has_teacher_run, run, own, Path(plan.codes))
         steps.append(Step(arguments, done, stage.minutes))
     return steps
 
@@ -302,8 +174,7 @@ def _teacher_report(plan: Plan) -> list[Step]:
     arguments += ("--split", stage.split, "--json", str(result))
     arguments += ("--markdown", str(plan.layout.out / "teacher.md"))
     gate = Gate("Does the teacher know more than an ego state?", result, artefacts.teacher_passed)
-    made_from = [run / CHECKPOINT for run in runs]
-    done = partial(artefacts.has_result, result, made_from, split=stage.split)
+    done = partial(artefacts.has_teacher_result, result, runs, Path(plan.codes), stage.split)
     return [Step(arguments, done, stage.report_minutes, gate=gate)]
 
 
@@ -327,17 +198,24 @@ def _distill_arguments(plan: Plan) -> tuple[str, ...]:
 
 
 def _distill(plan: Plan) -> list[Step]:
+    from latentvla_training.distill.evaluation import seed_folder
+    from latentvla_training.distill.settings import load_distill_recipe, of_seed
+
     stage = plan.recipe.distill
+    recipe = load_distill_recipe(stage.recipe)
+
+    @cache
+    def records() -> ContestRecords:
+        return artefacts.contest_records(
+            recipe, plan.load_host(), Path(plan.codes), plan.codebook_id, plan.teacher_id()
+        )
 
     def done(seed: int) -> bool:
-        teacher, host = plan.teacher_id(), plan.host_id()
-        folder, taught = plan.contest / f"seed{seed}", {"teacher": teacher, "host": host}
-        return (
-            artefacts.has_contender(folder / "host", host=host)
-            and artefacts.has_contender(folder / "free_queries", host=host)
-            and artefacts.has_contender(folder / f"teacher-{teacher}", **taught)
-            and artefacts.has_contender(plan.student_run(seed, teacher), **taught)
-        )
+        try:
+            own = replace(records(), recipe=of_seed(recipe, seed))
+        except ContractError:  # codes of other Scenes: distill train refuses them, and names both
+            return False
+        return artefacts.has_contest(seed_folder(plan.contest, seed), own)
 
     return [
         Step(
@@ -350,7 +228,11 @@ def _distill(plan: Plan) -> list[Step]:
 
 
 def _distill_report(plan: Plan) -> list[Step]:
+    from latentvla_training.distill.evaluation import result_identity
+    from latentvla_training.distill.settings import load_distill_recipe
+
     stage = plan.recipe.distill
+    recipe = load_distill_recipe(stage.recipe)
     result = plan.layout.results / "distill.json"
     arguments = ("distill", "evaluate", *_distill_arguments(plan))
     arguments += ("--seeds", *map(str, stage.seeds), "--splits", *stage.splits)
@@ -358,9 +240,12 @@ def _distill_report(plan: Plan) -> list[Step]:
     def done() -> bool:
         teacher = plan.teacher_id()
         made_from = [plan.student_run(seed, teacher) / CHECKPOINT for seed in stage.seeds]
-        asked = {"teacher": teacher, "seeds": list(stage.seeds)}
-        found = json_object(result).get("splits", ())
-        return artefacts.has_result(result, made_from, **asked) and set(found) == set(stage.splits)
+        asked = {"teacher": teacher, "codebook": plan.codebook_id, "seeds": list(stage.seeds)}
+        if not artefacts.has_result(result, made_from, stage.splits, **asked):
+            return False
+        readers = artefacts.scenes_as_shown(recipe.heads.data, stage.splits)
+        identity = result_identity(plan.load_host(), recipe, [recipe], stage.seeds, readers)
+        return artefacts.hangs_on(result, identity)
 
     return [Step((*arguments, "--json", str(result)), done, stage.report_minutes)]
 
@@ -385,7 +270,8 @@ def _report(plan: Plan) -> list[Step]:
     return [Step(arguments, done, 0.2)]
 
 
-_STAGES: dict[StageName, Callable[[Plan], list[Step]]] = {
+#: The commands of every stage.
+STEPS: dict[StageName, Callable[[Plan], list[Step]]] = {
     "world": _world,
     "planner": _planner,
     "host": _host,

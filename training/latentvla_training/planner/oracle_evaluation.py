@@ -37,8 +37,7 @@ from latentvla_training.planner.oracle_codes import (
     told,
     train_contender,
 )
-from latentvla_training.report.identity import code_identity, commit
-from latentvla_training.report.identity import scenes_identity as scenes_hash
+from latentvla_training.report.identity import comparison_identity
 
 ROWS = (GIVEN, *CONTENDERS, EXPERT)
 #: What tells most is trained first.
@@ -99,12 +98,9 @@ def run_gate(
         "recipe": recipe.name,
         "passes": recipe.run.steps * recipe.run.batch_size,
         "seeds": list(seeds),
-        "identity": {
-            "host": host.identity,
-            **code_identity(),
-            "commit": commit(),
-            "data": {name: scenes_hash(split.reader.paths) for name, split in splits.items()},
-        },
+        "identity": comparison_identity(
+            host, {recipe.name: recipe}, {name: split.reader for name, split in splits.items()}
+        ),
         "gate_opened": opened,
         "verdict": verdict(figures),
         "splits": figures,

@@ -73,7 +73,7 @@ def distill_section(results: Results, splits: Sequence[SplitResults], picture: s
 def _comparison(
     file: ResultFile, results: Results, elsewhere: Mapping[str, SplitResults]
 ) -> list[str]:
-    found = file.document
+    found, mark = file.document, _mark(file)
     seeds = " ".join(str(seed) for seed in found["seeds"])
     variants = [row.partition(":")[2] for row in found["contenders"] if ":" in row]
     asked = f" --variants {' '.join(variants)}" if variants else ""
@@ -81,7 +81,7 @@ def _comparison(
         asked += f" --host-run {file.identity['host'].rpartition('-step')[0]}"
     asked += f" --teacher {found['teacher_run']}"
     parts = [
-        f"### `{file.name}`: recipe `{found['distilled']}`{_mark(file)}",
+        f"### `{file.name}`: recipe `{found['distilled']}`{mark}",
         md.code(
             f"latentvla-train distill evaluate --recipe {found['distilled']}{asked} "
             f"--codes data/codes/{found['codebook']} --seeds {seeds} "
@@ -91,11 +91,14 @@ def _comparison(
         f"`{file.identity['host']}`; {found['passes']} passes a row, seeds "
         f"{seeds.replace(' ', ', ')}. {tables.gates_line(found['gates'])}"
         f"{_regime(found)}",
-        "\n".join(f"- {line}" for line in goal_lines(found)),
+        "\n".join(f"- {line}{mark}" for line in goal_lines(found)),
     ]
+    if file.stale:
+        why = "; ".join(file.stale)
+        parts.insert(1, f"{md.DAGGER} Every figure of this comparison is stale: {why}.")
     for split, entry in found["splits"].items():
         parts += _split(file, split, entry, results, elsewhere.get(split))
-    return [*parts, *_costs(found), _examples(found)]
+    return [*parts, *_costs(found, mark), _examples(found, mark)]
 
 
 def _full(found: Mapping[str, Any]) -> bool:
@@ -130,32 +133,32 @@ def _split(
     results: Results,
     beside: SplitResults | None,
 ) -> list[str]:
-    found = file.document
+    found, mark = file.document, _mark(file)
     whole = {**entry, "rows": {r: v for r, v in entry["rows"].items() if ":" not in r}}
     rows = [[*row] for row in tables.score_rows(whole)]
     for row in rows:
-        row[0] += _mark(file)
+        row[0] += mark
     rows[-1:-1] = _oracle_rows(file, split, results)  # above the expert
     rows = [*_rows_beside(file, split, beside), *rows]
     head = (
         f"{split}: {entry['scenes']} scenes of {entry['networks']} networks",
         *tables.HEADERS[1:],
     )
-    parts = [f"#### {SPLIT_TITLES.get(split, split)}", md.table(head, rows)]
+    parts = [f"#### {SPLIT_TITLES.get(split, split)}{mark}", md.table(head, rows)]
     plain = _without_variants(entry, "differences")
-    parts.append(md.table(tables.HEADERS, tables.difference_rows(plain)))
+    parts.append(md.table(tables.HEADERS, tables.difference_rows(plain), mark))
     kept = tables.retention_rows(_without_variants(entry, "retention"))
     if any(cell != md.NONE for row in kept for cell in row[1:]):
-        parts.append(md.table(tables.HEADERS, kept))
+        parts.append(md.table(tables.HEADERS, kept, mark))
     else:
         parts.append(
             "No share of the teacher's gain is reported: the whole interval of that gain is above "
             "0 in no figure."
         )
-    parts.append(_sub_scores(entry))
-    parts.append(md.table(tables.TOKEN_HEADERS, tables.token_rows(entry)))
-    parts.append(_ablations(found, entry))
-    parts.append(_by_tag(entry))
+    parts.append(_sub_scores(entry, mark))
+    parts.append(md.table(tables.TOKEN_HEADERS, tables.token_rows(entry), mark))
+    parts.append(_ablations(found, entry, mark))
+    parts.append(_by_tag(entry, mark))
     return [part for part in parts if part]
 
 
@@ -202,7 +205,7 @@ def _oracle_rows(file: ResultFile, split: str, results: Results) -> list[list[st
     return rows
 
 
-def _sub_scores(entry: Mapping[str, Any]) -> str:
+def _sub_scores(entry: Mapping[str, Any], mark: str) -> str:
     """Return the parts of EPDMS; extended comfort of Scenes with a predecessor alone."""
     rows = []
     for row, figures in entry["rows"].items():
@@ -212,10 +215,10 @@ def _sub_scores(entry: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     heads = ["EPDMS, human filter applied, %", *(part.upper() for part in _PARTS)]
-    return md.table(heads, rows)
+    return md.table(heads, rows, mark)
 
 
-def _ablations(found: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+def _ablations(found: Mapping[str, Any], entry: Mapping[str, Any], mark: str) -> str:
     """Return students of other recipes: what they reach, beside host and the student."""
     variants = [row for row in found["contenders"] if ":" in row]
     if not variants:
@@ -237,7 +240,7 @@ def _ablations(found: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
         "ablations", "PDMS", "EPDMS", "ADE, m", "PDMS minus host", "minus free queries",
         "minus student", "nats a code", "nats from the teacher",
     ]  # fmt: skip
-    return md.table(heads, rows)
+    return md.table(heads, rows, mark)
 
 
 def _difference(entry: Mapping[str, Any], first: str, second: str) -> str:
@@ -267,12 +270,12 @@ def tag_gains(
     return found
 
 
-def _by_tag(entry: Mapping[str, Any]) -> str:
+def _by_tag(entry: Mapping[str, Any], mark: str) -> str:
     rows = [
         [tag.replace("_", " "), str(count), *(md.difference(gains[p], 1, 100.0) for p in GAINS)]
         for tag, count, gains in tag_gains(entry)
     ]
-    return md.table(["PDMS, by tag", "scenes", *GAINS.values()], rows) if rows else ""
+    return md.table(["PDMS, by tag", "scenes", *GAINS.values()], rows, mark) if rows else ""
 
 
 def cost_title(row: str) -> str:
@@ -280,7 +283,7 @@ def cost_title(row: str) -> str:
     return "the teacher's answer alone" if row == ANSWER else tables.title(row)
 
 
-def _costs(found: Mapping[str, Any]) -> list[str]:
+def _costs(found: Mapping[str, Any], mark: str) -> list[str]:
     costs = found["costs"]
     order = costs.get("order", "")  # results before had one order for all turns
     pinned, measured = costs["pinned"], costs["teacher_by_student"]
@@ -296,15 +299,15 @@ def _costs(found: Mapping[str, Any]) -> list[str]:
         for row, cost in costs["rows"].items()
     ]
     return [
-        "#### What a plan costs",
+        f"#### What a plan costs{mark}",
         f"One scene, from decoded pictures, {costs.get('threads', 1)} thread: the median CPU time "
         f"of {costs['calls']} calls on `{costs['machine']}`, rows called in turn"
         f"{order and f' ({order})'}, ratios of the same turn; weights and the most that was "
         "allocated beside them. Planners in float32, the teacher in "
         f"{costs['teacher_precision']}, greedy codes.",
-        md.table(["a plan", *columns], rows),
-        f"Teacher to system: **{measured['cpu']:.1f} times** the CPU time of the student's plan "
-        f"measured here, {measured['flops']:.1f} times its operations at these shapes; **"
+        md.table(["a plan", *columns], rows, mark),
+        f"Teacher to system{mark}: **{measured['cpu']:.1f} times** the CPU time of the student's "
+        f"plan measured here, {measured['flops']:.1f} times its operations at these shapes; **"
         f"{pinned['ratio']:.1f} times** counted at the pinned shapes of recipe "
         f"`{pinned['recipe']}` (system {pinned['system_shape']}, "
         f"{pinned['system_flops'] / 1e9:,.1f} GFLOP; teacher {pinned['teacher_shape']}, "
@@ -312,13 +315,14 @@ def _costs(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _examples(found: Mapping[str, Any]) -> str:
+def _examples(found: Mapping[str, Any], mark: str) -> str:
     scenes = found["examples"]["scenes"]
     if not scenes:
         return ""
     lines = [
         f"- `{scene['token']}`, {scene['tag'].replace('_', ' ')}: PDMS "
         + ", ".join(f"{tables.title(row)} {100 * v:.1f}" for row, v in scene["pdms"].items())
+        + mark
         for scene in scenes
     ]
     rule = found["examples"]["rule"]

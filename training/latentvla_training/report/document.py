@@ -23,13 +23,8 @@ from latentvla_training.report.machine_tables import (
 )
 from latentvla_training.report.oracle_tables import oracle_section
 from latentvla_training.report.pooling import SplitResults, split_results
-from latentvla_training.report.result_files import (
-    Present,
-    Results,
-    check_folder,
-    here,
-    read_results,
-)
+from latentvla_training.report.present import Present, here
+from latentvla_training.report.result_files import Results, check_folder, read_results
 from latentvla_training.report.split_tables import split_section
 from latentvla_training.report.teacher_tables import teacher_section
 from latentvla_training.report.verdict import summary, where_cameras_do_not_help

@@ -9,20 +9,33 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from latentvla_ros.contract import ContractError
-from latentvla_ros.runtime.bundle import Bundle, BundleError, load_bundle
+from latentvla_ros.runtime.bundle import Bundle
 from latentvla_training.data.shard_footer import read_shard_info
-from latentvla_training.data.shards import load_split
-from latentvla_training.data.source_hash import code_hash, package_hash
+from latentvla_training.data.source_hash import code_hash, files_hash, package_hash
+
+if TYPE_CHECKING:
+    from latentvla_training.data.shards import ShardReader
+    from latentvla_training.planner.hosts import Host
+    from latentvla_training.teacher.settings import TeacherRecipe
 
 #: The bundle that ships, and that the report is about.
 SHIPPED = "nano"
 #: Modules of ``distill`` that change no figure.
 DISTILL_PRESENTATION = frozenset({"commands", "dry_run", "export", "tables"})
+#: Modules of ``planner`` that no comparison of contenders hangs on: how hosts are trained, tables.
+NOT_OF_CONTENDERS = frozenset({
+    "auxiliary", "commands", "describe", "dry_run", "evaluation_table", "lamps", "light_probe",
+    "release", "released", "targets", "training", "trunk_pretraining",
+})  # fmt: skip
+_PACKAGE = Path(__file__).resolve().parents[1]
+#: What contenders hang on elsewhere: the loop, what is hidden of drives, intervals.
+_OF_CONTENDERS = (
+    "data/hidden.py", "engine/averaging.py", "engine/loop.py", "report/network_sums.py",
+)  # fmt: skip
 
 
 def joined_hash(hashes: Mapping[str, str]) -> str:
@@ -50,13 +63,77 @@ def distill_identity() -> dict[str, str]:
     return {"distill": package_hash(latentvla_training.distill, DISTILL_PRESENTATION)}
 
 
-def distill_recipes() -> dict[str, str]:
-    """Return the hash of the settings of every shipped recipe of a comparison with a teacher."""
-    from latentvla_training.distill.settings import RECIPES, load_distill_recipe
+def contender_identity() -> dict[str, str]:
+    """Return a hash of the code that trains contenders and computes their plans."""
+    import latentvla_ros.model
+    import latentvla_training.planner
 
-    folder = Path(__file__).resolve().parents[1] / "recipes" / RECIPES
-    recipes = [load_distill_recipe(path.stem) for path in sorted(folder.glob("*.yaml"))]
-    return {recipe.name: settings_hash(recipe) for recipe in recipes}
+    files = sorted(Path(latentvla_ros.model.__path__[0]).glob("*.py"))
+    planner = sorted(Path(latentvla_training.planner.__path__[0]).glob("*.py"))
+    files += [path for path in planner if path.stem not in NOT_OF_CONTENDERS]
+    return {"training": files_hash([*files, *(_PACKAGE / name for name in _OF_CONTENDERS)])}
+
+
+def comparison_identity(
+    host: Host, recipes: Mapping[str, Any], readers: Mapping[str, ShardReader]
+) -> dict[str, Any]:
+    """Return what a comparison of contenders that go on from one host hangs on.
+
+    Args:
+        recipes: settings by name. readers: of the Scenes by split, as they are shown.
+    """
+    return {
+        "host": host.identity,
+        "bundle_sha256": host.bundle_sha256,
+        "recipes": {name: settings_hash(recipe) for name, recipe in recipes.items()},
+        **code_identity(),
+        **contender_identity(),
+        "commit": commit(),
+        "data": {split: scenes_identity(reader.paths) for split, reader in readers.items()},
+    }
+
+
+def shipped_recipes() -> dict[str, dict[str, str]]:
+    """Return the hash of the settings of every shipped recipe that results name, by kind.
+
+    The kinds are the folders ``distill``, ``oracle_codes`` and ``teacher``.
+    """
+    from latentvla_training.distill.settings import load_distill_recipe
+    from latentvla_training.engine.recipe import load_record
+    from latentvla_training.planner.oracle_codes import OracleRecipe
+    from latentvla_training.teacher.settings import load_teacher_recipe
+
+    def names(kind: str) -> list[str]:
+        return [path.stem for path in sorted((_PACKAGE / "recipes" / kind).glob("*.yaml"))]
+
+    oracle = "oracle_codes"
+    return {
+        "distill": {name: settings_hash(load_distill_recipe(name)) for name in names("distill")},
+        oracle: {
+            name: settings_hash(load_record(OracleRecipe, name, oracle)) for name in names(oracle)
+        },
+        "teacher": {
+            name: teacher_recipe_hash(load_teacher_recipe(name)) for name in names("teacher")
+        },
+    }
+
+
+def teacher_recipe_hash(recipe: TeacherRecipe) -> str:
+    """Return the hash of a teacher's settings, whatever its seed and what a run has noted."""
+    run = replace(recipe.run, seed=0)
+    return settings_hash(replace(recipe, codebook="", scenes="", run=run))
+
+
+def recipe_of(codebook_id: str) -> str:
+    """Return the name of the recipe of a codebook, whose id is ``<recipe>-<16 hex>``."""
+    return codebook_id.rpartition("-")[0]
+
+
+def shipped_codebooks(released: Path) -> dict[str, str]:
+    """Return the ids of the codebooks among released weights, by the names of their recipes."""
+    manifests = sorted((released / "codebook").glob("*/manifest.json"))
+    ids = [json.loads(path.read_text(encoding="utf-8")).get("codebook_id") for path in manifests]
+    return {recipe_of(found): found for found in ids if found}
 
 
 def settings_hash(settings: Any) -> str:
@@ -73,27 +150,6 @@ def scenes_identity(paths: Sequence[Path]) -> dict[str, Any]:
     return {"scenes": count, "shards": len(hashes), "content_sha256": joined_hash(hashes)}
 
 
-def split_identity(split: str) -> dict[str, Any] | None:
-    """Return the identity of the Scenes of a split that are here; None where there are none.
-
-    Of those that ``evaluate`` would use: shards that ``load_split`` leaves out are not among them.
-    """
-    try:
-        return scenes_identity(load_split(split).paths)
-    except (FileNotFoundError, ContractError):
-        return None
-
-
-def coded_scenes(split: str) -> str | None:
-    """Return the identity of the Scenes of a split as codes and teachers name them, or None."""
-    from latentvla_training.latent_action.codes import scenes_identity as identity_of
-
-    try:
-        return identity_of(load_split(split))
-    except (FileNotFoundError, ContractError):
-        return None
-
-
 def bundle_identity(bundle: Bundle) -> dict[str, Any]:
     """Return which bundle it is and what it was trained with, by its manifest."""
     made = bundle.manifest.provenance
@@ -103,14 +159,6 @@ def bundle_identity(bundle: Bundle) -> dict[str, Any]:
         **{name: made.get(name) for name in ("recipe", "start_from", "seed", "passes")},
         "trained_on": ((made.get("data") or {}).get("train") or {}).get("content_sha256"),
     }
-
-
-def shipped_identity() -> dict[str, Any] | None:
-    """Return the identity of the bundle that ships; None where there is none."""
-    try:
-        return bundle_identity(load_bundle(SHIPPED))
-    except BundleError:
-        return None
 
 
 def commit() -> str:
@@ -125,12 +173,20 @@ def commit() -> str:
 
 
 def different(found: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
-    """Return in words what of ``found`` is not as ``present``, of what both know."""
-    return [
-        f"{name} {_short(found[name])}, now {_short(value)}"
-        for name, value in present.items()
-        if value is not None and found.get(name) is not None and found[name] != value
-    ]
+    """Return in words what of ``found`` is not as ``present``, or is not said.
+
+    Args:
+        present: all that ``found`` has to say; what is None is not known and not compared.
+    """
+    reasons = []
+    for name, value in present.items():
+        if value is None or found.get(name) == value:
+            continue
+        if found.get(name) is None:
+            reasons.append(f"does not say by which {name} it was made (now {_short(value)})")
+        else:
+            reasons.append(f"{name} {_short(found[name])}, now {_short(value)}")
+    return reasons
 
 
 def _short(value: Any) -> str:

@@ -7,13 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from latentvla_ros.runtime.bundle import BundleError, load_bundle, sha256_of
-from latentvla_training.data.source_hash import code_hash, package_hash
-from latentvla_training.report.identity import (
-    SHIPPED,
-    bundle_identity,
-    commit,
-    distill_identity,
-)
 from latentvla_training.report.network_sums import sums_from_json
 from latentvla_training.report.places import (
     Entry,
@@ -23,10 +16,9 @@ from latentvla_training.report.places import (
     json_object,
     megabytes,
 )
-from latentvla_training.report.result_files import Kind, Present, ResultFile, read_results
-
-#: Modules of ``closed_loop`` that change no figure, as ``closed_loop.benchmark`` leaves them out.
-DRIVE_PRESENTATION = frozenset({"commands", "film", "report"})
+from latentvla_training.report.present import Present
+from latentvla_training.report.result_files import Kind, ResultFile, read_results
+from latentvla_training.report.run_records import other_settings
 
 
 def released(places: Places, splits: list[SplitOnDisk]) -> Section:
@@ -67,14 +59,17 @@ def _bundle(folder: Path, here: Mapping[str, str | None]) -> Entry:
 
 
 def _manifest(path: Path, root: Path, here: Mapping[str, str | None]) -> Iterator[Entry]:
-    """Yield the weights that a manifest names: ``{file: {sha256, ...}}`` or ``{files: {...}}``."""
+    """Yield the weights that a manifest names.
+
+    ``{file: {sha256, ...}}``, or hashes by file as ``files`` or ``sha256``.
+    """
     document = json_object(path)
     about = {
         name: {**value, "id": document.get("id") or document.get("codebook_id")}
         for name, value in document.items()
         if isinstance(value, dict) and isinstance(value.get("sha256"), str)
     }
-    files = document.get("files")
+    files = document.get("files") or document.get("sha256")
     if isinstance(files, dict):
         for name, value in files.items():
             digest = value.get("sha256") if isinstance(value, dict) else value
@@ -85,6 +80,8 @@ def _manifest(path: Path, root: Path, here: Mapping[str, str | None]) -> Iterato
         file = path.parent / name
         made = {**found, **(found.get("provenance") or {})}
         stale = list(_other_scenes(made, here))
+        if isinstance(found.get("recipe"), dict):  # whole
+            stale += other_settings(found["recipe"])
         size = ""
         if not file.is_file():
             stale.append("the file is gone")
@@ -127,45 +124,19 @@ def _other_scenes(made: Mapping[str, Any], here: Mapping[str, str | None]) -> tu
     )
 
 
-def results(places: Places, splits: list[SplitOnDisk]) -> Section:
+def results(folder: Path, present: Present) -> Section:
+    """List every result file, and compare what it hangs on."""
     headers = ("file", "command", "of", "score")
     absent = "latentvla-train evaluate --split test --json docs/results/open_loop_test.json"
-    if not places.results.is_dir():
+    if not folder.is_dir():
         return Section("Results", headers, (), absent)
-    results = read_results(places.results, _present(places, splits))
+    results = read_results(folder, present)
     entries = [
         Entry((file.name, file.kind.value, file.split, _headline(file)), file.stale)
         for file in results.files
     ]
     entries += [Entry((name, "refused", "", ""), (why,)) for name, why in results.refused.items()]
     return Section("Results", headers, tuple(entries), absent)
-
-
-def _present(places: Places, splits: list[SplitOnDisk]) -> Present:
-    """Return what results are compared with, as ``result_files.here``, but without torch.
-
-    Settings of recipes are not compared, nor Scenes by the name that codes give them.
-    """
-    import latentvla_training.closed_loop
-    import latentvla_training.scoring
-
-    code = {"world": code_hash(), "scoring": package_hash(latentvla_training.scoring)}
-    loop = package_hash(latentvla_training.closed_loop, DRIVE_PRESENTATION)
-    released = places.released / "released.json"
-    try:
-        shipped = bundle_identity(load_bundle(places.bundles / SHIPPED))
-    except BundleError:
-        shipped = {}  # said where bundles are listed
-    return Present(
-        code,
-        {**code, "closed_loop": loop},
-        {split.name: split.content_sha256 for split in splits if split.name != "train"},
-        shipped.get("bundle_sha256"),
-        sha256_of(released) if released.is_file() else None,
-        shipped.get("start_from"),
-        distill_identity(),
-        commit=commit(),
-    )
 
 
 def _headline(file: ResultFile) -> str:

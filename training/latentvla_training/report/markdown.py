@@ -11,10 +11,14 @@ DAGGER = "†"
 NONE = "-"
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; the first column is left-aligned, the others right."""
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], mark: str = "") -> str:
+    """Return a Markdown table; the first column is left-aligned, the others right.
+
+    Args:
+        mark: behind the name of every row.
+    """
     lines = [_line(headers), "|---|" + "---:|" * (len(headers) - 1)]
-    return "\n".join([*lines, *(_line(row) for row in rows)])
+    return "\n".join([*lines, *(_line([row[0] + mark, *row[1:]]) for row in rows)])
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -92,5 +92,5 @@ def oracle_section(results: Results) -> str:
         )
         for split, entry in found["splits"].items():
             headers = [f"{split}, {entry['scenes']} scenes", *HEADERS[1:]]
-            parts.append(md.table(headers, [*score_rows(entry), *difference_rows(entry)]))
+            parts.append(md.table(headers, [*score_rows(entry), *difference_rows(entry)], stale))
     return "\n\n".join(parts)

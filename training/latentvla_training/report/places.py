@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from latentvla_ros.data import data_path
+from latentvla_training.data.shards import part_of
+from latentvla_training.latent_action.codes import contents_identity
 from latentvla_training.report.identity import joined_hash
 from latentvla_training.world.networks import data_root
 
@@ -67,6 +69,16 @@ class SplitOnDisk:
         """Hash of all Scenes; None unless the summary is of these shards."""
         whole = self.shards and {path.stem for path in self.shards} == set(self.hashes)
         return joined_hash(self.hashes) if whole else None
+
+    def scenes_id(self, max_shards: int = 0, odometry_share: float = 1.0) -> str | None:
+        """Return the identity of a part of the Scenes as codes and runs name it, see ``part_of``.
+
+        None unless the summary is of these shards.
+        """
+        if self.content_sha256 is None:
+            return None
+        part = part_of(self.shards, max_shards, odometry_share)
+        return contents_identity({path.stem: self.hashes[path.stem] for path in part})
 
 
 def split_on_disk(name: str, root: Path) -> SplitOnDisk:

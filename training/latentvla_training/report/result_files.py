@@ -8,14 +8,13 @@ bench``, told apart by what they hold, whatever they are called.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from latentvla_ros.contract import ContractError
-from latentvla_ros.runtime.bundle import sha256_of
 from latentvla_training.report.checks import NUMBER, each, estimates, has
 from latentvla_training.report.distill_files import (
     DISTILL_MARKS,
@@ -25,6 +24,7 @@ from latentvla_training.report.distill_files import (
 )
 from latentvla_training.report.identity import different
 from latentvla_training.report.network_sums import NetworkSums, sums_from_json
+from latentvla_training.report.present import Present
 
 #: As ``planner.evaluation.SCHEMA``, without the number.
 OPEN_LOOP_SCHEMA, OPEN_LOOP_VERSION = "latentvla open loop", "1"
@@ -57,35 +57,6 @@ _MARKS: dict[Kind, tuple[str, ...]] = {
     Kind.SCORE_VECTORS: ("cases", "discrete_mismatches"),
     Kind.BENCH_SCORING: ("v1_ms_256", "v2_ms_256"),
 }
-
-
-@dataclass(frozen=True)
-class Present:
-    """What results are compared with to tell whether they are stale; None is not compared.
-
-    Attributes:
-        code: hashes of the code that open-loop figures hang on (``identity.code_identity``).
-        drive_code: those that closed-loop figures hang on.
-        scenes: hash of the Scenes that are here, by split.
-        bundle_sha256: of the bundle that ships. released_sha256: of the manifest of the baselines
-            that ship.
-        bundle_host: identity of the host that the bundle that ships went on from, if any.
-        distill_code: hashes of the code that comparisons with a teacher hang on besides.
-        recipes: hashes of the settings of their recipes, by name.
-        scenes_ids: identity of the Scenes as codes and teachers name them, by split.
-        commit: of this checkout; it is named beside code that has changed.
-    """
-
-    code: Mapping[str, Any] = field(default_factory=dict)
-    drive_code: Mapping[str, Any] = field(default_factory=dict)
-    scenes: Mapping[str, str | None] = field(default_factory=dict)
-    bundle_sha256: str | None = None
-    released_sha256: str | None = None
-    bundle_host: str | None = None
-    distill_code: Mapping[str, Any] = field(default_factory=dict)
-    recipes: Mapping[str, str] = field(default_factory=dict)
-    scenes_ids: Mapping[str, str | None] = field(default_factory=dict)
-    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,34 +100,6 @@ class Results:
     def of(self, kind: Kind, split: str | None = None) -> list[ResultFile]:
         """Return the files of a kind (and split) in the order of their names."""
         return [file for file in self.files if file.kind is kind and split in (None, file.split)]
-
-
-def here() -> Present:
-    """Return what results are compared with in this checkout."""
-    from latentvla_training.closed_loop.benchmark import identity as drive_identity
-    from latentvla_training.planner.released import MANIFEST, released_folder
-    from latentvla_training.report import identity
-
-    shipped = identity.shipped_identity()
-    drive = drive_identity("expert", "", "")
-    released = released_folder() / MANIFEST
-    scenes, scenes_ids = {}, {}
-    for split in ("val", "test", "longtail", "ood"):
-        found = identity.split_identity(split)
-        scenes[split] = None if found is None else str(found["content_sha256"])
-        scenes_ids[split] = identity.coded_scenes(split)
-    return Present(
-        identity.code_identity(),
-        {name: drive[name] for name in ("world", "scoring", "closed_loop")},
-        scenes,
-        None if shipped is None else shipped["bundle_sha256"],
-        sha256_of(released) if released.is_file() else None,
-        None if shipped is None else shipped["start_from"],
-        identity.distill_identity(),
-        identity.distill_recipes(),
-        scenes_ids,
-        identity.commit(),
-    )
 
 
 def check_folder(folder: Path) -> None:
@@ -307,47 +250,65 @@ _OPTIONAL: dict[str, Any] = {
 
 
 def _stale(file: ResultFile, present: Present) -> list[str]:
+    """Say what a result was made with that is no longer so, or that it does not say.
+
+    Every kind is asked for what its command writes.
+    """
     found = dict(file.identity)
-    if file.kind is Kind.OPEN_LOOP:
-        data = found.get("data") or {}
-        scenes = {"scenes": data.get("content_sha256")}
-        now = {"scenes": present.scenes.get(file.split)}
-        return different(found, present.code) + different(scenes, now)
+    if file.kind in (Kind.OPEN_LOOP, Kind.GATES):
+        data = {file.split: found.get("data") or {}}
+        return different(found, present.code) + _other_scenes(data, [file.split], present)
     if file.kind is Kind.CLOSED_LOOP:
         # Bundles are compared when files are pooled: those of other seeds are not stale.
-        now = {**present.drive_code, "released_sha256": present.released_sha256}
-        return different(found, now)
-    if file.kind is Kind.GATES:
-        scenes = {"scenes": (found.get("data") or {}).get("content_sha256")}
-        now = {"scenes": present.scenes.get(file.split)}
-        return different(found, present.code) + different(scenes, now)
+        stale = different(found, present.drive_code)
+        if "released_sha256" in found:  # not baselines of another seed, in a folder of their own
+            stale += different(found, {"released_sha256": present.released_sha256})
+        return stale
     if file.kind in (Kind.SCORE_VECTORS, Kind.BENCH_SCORING):
         return different(found, {"scoring": present.code.get("scoring")})
-    if file.kind is Kind.ORACLE_CODES:
-        scenes = {split: entry.get("content_sha256") for split, entry in found["data"].items()}
-        return different(found, present.code) + different(scenes, present.scenes)
+    if file.kind in (Kind.ORACLE_CODES, Kind.DISTILL):
+        return _stale_comparison(file, present)
     if file.kind is Kind.TEACHER:
         scenes = {"scenes": found["scenes_id"]}
-        return different(scenes, {"scenes": present.scenes_ids.get(file.split)})
-    if file.kind is Kind.DISTILL:
-        return _stale_distill(found, present)
+        stale = different(scenes, {"scenes": present.scenes_ids.get(file.split)})
+        stale += present.other_codebook(found["codebook_id"])
+        return stale + present.other_recipe("teacher", found.get("recipes") or {})
     found.setdefault("bundle_sha256", file.document.get("bundle_sha256"))
-    now = {"world": present.code.get("world"), "bundle_sha256": present.bundle_sha256}
+    now = {"bundle_sha256": present.bundle_sha256}
+    if file.kind is Kind.LIGHT_PROBE:
+        now["world"] = present.code.get("world")
     return different(found, now)
 
 
-def _stale_distill(found: Mapping[str, Any], present: Present) -> list[str]:
-    """Say what of a comparison has changed: code (with both commits), Scenes, recipes, the host.
+def _stale_comparison(file: ResultFile, present: Present) -> list[str]:
+    """Say what of a comparison on one host has changed: code (with both commits), Scenes, settings.
 
-    A bundle that ships is the host, or a student that went on from it.
+    Its codebook is the one that ships, and its host the bundle that ships, or what that went on
+    from; a host that is no bundle is not compared.
     """
-    stale = different(found, {**present.code, **present.distill_code})
+    found, distilled = file.identity, file.kind is Kind.DISTILL
+    now = {**present.code, **present.contender_code, **(present.distill_code if distilled else {})}
+    stale = different(found, now)
     if stale:
         stale += different(found, {"commit": present.commit})
-    scenes = {split: entry.get("content_sha256") for split, entry in found["data"].items()}
-    stale += different(scenes, present.scenes)
-    stale += [f"recipe {text}" for text in different(found["recipes"], present.recipes)]
-    if present.bundle_host != found["host"]:
-        own = {f"host {found['host']}, bundle": found.get("bundle_sha256")}
+    stale += _other_scenes(found["data"], [*file.document["splits"]], present)
+    recipes = found.get("recipes") or {}
+    name = found.get("recipe") if distilled else file.document["recipe"]
+    if present.recipes and name not in recipes:
+        stale.append(f"does not say by which settings of recipe {name} it was made")
+    stale += present.other_recipe("distill" if distilled else "oracle_codes", recipes)
+    stale += present.other_codebook(file.document["codebook"])
+    host = found.get("host")
+    if present.bundle_host != host and found.get("bundle_sha256", "") is not None:
+        own = {f"bundle of host {host}": found.get("bundle_sha256")}
         stale += different(own, dict.fromkeys(own, present.bundle_sha256))
     return stale
+
+
+def _other_scenes(
+    data: Mapping[str, Mapping[str, Any]], splits: Sequence[str], present: Present
+) -> list[str]:
+    """Say of which splits, and of all that are named, the Scenes are not those that are here."""
+    own = {f"Scenes of {split}": entry.get("content_sha256") for split, entry in data.items()}
+    asked = dict.fromkeys([*data, *splits])
+    return different(own, {f"Scenes of {split}": present.scenes.get(split) for split in asked})

@@ -21,7 +21,7 @@ from latentvla_ros.contract import NUM_LATENT_ACTIONS, ContractError
 from latentvla_training.data.whole_file import write_whole
 from latentvla_training.latent_action.codes import MISSING
 from latentvla_training.planner.dataset import collate
-from latentvla_training.report.identity import commit
+from latentvla_training.report.identity import commit, teacher_recipe_hash
 from latentvla_training.report.network_sums import NetworkSums, sums_of
 from latentvla_training.teacher.baselines import (
     TrainedBaseline,
@@ -53,7 +53,7 @@ class SeedResult:
     """What one teacher scored on a split.
 
     Attributes:
-        identity: of teacher, codebook, Scenes, processor, recipe, seed, passes, commit.
+        identity: of teacher, codebook, Scenes, processor, recipe(s), seed, passes, commit.
         sums: by network: ``nll``, ``accuracy``, each also by place (``nll_1`` ...), of codes after
             the true ones; ``own_nll`` of codes when only t0 is known.
         calibration: of the teacher after the true codes; own_calibration: of its marginals.
@@ -155,6 +155,7 @@ def identity_of(run: TeacherRun, split: CodedSplit) -> dict[str, Any]:
         "trained_on": run.recipe.scenes,
         "processor": run.processor.identity,
         "recipe": run.recipe.name,
+        "recipes": {run.recipe.name: teacher_recipe_hash(run.recipe)},
         "seed": run.recipe.run.seed,
         "passes": run.steps * run.recipe.run.batch_size,
         "split": split.codes.split,

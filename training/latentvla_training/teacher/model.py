@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -161,8 +162,13 @@ def make_teacher(settings: ModelSettings, processor: TeacherProcessor, seed: int
 
 def weights_identity(module: nn.Module) -> str:
     """Return 16 hex over the names and values of a module's weights."""
+    return state_identity(module.state_dict())
+
+
+def state_identity(state: Mapping[str, Tensor]) -> str:
+    """Return ``weights_identity`` of the module whose ``state_dict`` this is."""
     digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(state.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

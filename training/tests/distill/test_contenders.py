@@ -17,7 +17,6 @@ from latentvla_training.distill.contenders import (
     STUDENT,
     TEACHER,
     Contest,
-    student_folders,
     train_contender,
 )
 from latentvla_training.distill.export import load_student
@@ -99,7 +98,7 @@ def test_a_killed_student_goes_on_to_the_same_result(
     contest: Contest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     whole = train_contender(STUDENT, contest, progress=False)
-    first, second = student_folders(contest)
+    first, second = contest.records.student_folders(contest.folder)
     assert whole.folder == second and (first / "checkpoint.pt").is_file()
     assert POOLED_ACTION in whole.features["train"].extras
     assert not whole.features["test"].extras  # it is told nothing where it is scored

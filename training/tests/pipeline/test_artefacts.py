@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from latentvla_training.data.make import episode_tasks, recipe_of
 from latentvla_training.engine.checkpoint import checkpoint_step, save_checkpoint
 from latentvla_training.engine.loop import _claim_folder
-from latentvla_training.engine.recipe import LoopSettings, load_recipe
+from latentvla_training.engine.recipe import load_recipe
 from latentvla_training.pipeline import artefacts
-from latentvla_training.teacher.settings import load_teacher_recipe
 
 from latentvla_ros.contract import ContractError
 
@@ -45,28 +43,6 @@ def test_a_run_is_done_at_its_last_step(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"")
     with pytest.raises(ContractError, match="remove it"):
         artefacts.has_run(tmp_path, recipe)
-
-
-def test_a_contender_is_of_this_host_and_teacher(tmp_path: Path) -> None:
-    assert not artefacts.has_contender(tmp_path, host="a")
-    settings = {"run": asdict(LoopSettings(passes=30, batch_size=10))}
-    text = yaml.safe_dump({"host": "a", "teacher": "t", "settings": settings})
-    (tmp_path / "recipe.yaml").write_text(text)
-    for step, done in ((2, False), (3, True)):
-        save_checkpoint(tmp_path, {"step": step})
-        assert artefacts.has_contender(tmp_path, host="a", teacher="t") == done
-    assert not artefacts.has_contender(tmp_path, host="b", teacher="t")
-
-
-def test_a_teacher_is_of_this_codebook_and_recipe(tmp_path: Path) -> None:
-    recipe = load_teacher_recipe("smoke")
-    assert not artefacts.has_teacher_run(tmp_path, recipe, "book")
-    _claim_folder(tmp_path, replace(recipe, codebook="book", scenes="those"))
-    save_checkpoint(tmp_path, {"step": recipe.run.steps})
-    assert artefacts.has_teacher_run(tmp_path, recipe, "book")
-    assert not artefacts.has_teacher_run(tmp_path, recipe, "other")
-    with pytest.raises(ContractError, match="ego_steps"):
-        artefacts.has_teacher_run(tmp_path, replace(recipe, ego_steps=9), "book")
 
 
 def test_scenes_are_all_there_or_known_to_be_left_out(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from latentvla_training.pipeline import runner
 from latentvla_training.pipeline.layout import Layout
+from latentvla_training.pipeline.plan import Gate, Plan, Step
 from latentvla_training.pipeline.settings import STAGES, load_whole_recipe
-from latentvla_training.pipeline.stages import Gate, Plan, Step
 from rich.console import Console
 
 from latentvla_ros.contract import ContractError

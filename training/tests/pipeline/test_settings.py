@@ -10,8 +10,8 @@ from latentvla_training.distill.settings import load_distill_recipe
 from latentvla_training.engine.recipe import load_recipe, load_record
 from latentvla_training.latent_action.settings import load_codebook_recipe
 from latentvla_training.pipeline.layout import find_layout
+from latentvla_training.pipeline.plan import Plan
 from latentvla_training.pipeline.settings import STAGES, load_whole_recipe
-from latentvla_training.pipeline.stages import Plan
 from latentvla_training.planner.contenders import HOST
 from latentvla_training.planner.oracle_codes import OracleRecipe
 from latentvla_training.teacher.settings import load_teacher_recipe

@@ -39,8 +39,10 @@ from latentvla_training.planner.oracle_codes import (
 from latentvla_training.planner.oracle_evaluation import run_gate, verdict
 from latentvla_training.planner.release import load_run
 from latentvla_training.planner.training import TrainedPlanner, start_from
+from latentvla_training.report import identity
 from latentvla_training.report.oracle_tables import oracle_section
-from latentvla_training.report.result_files import Kind, Present, read_result, read_results
+from latentvla_training.report.present import Present
+from latentvla_training.report.result_files import Kind, read_result, read_results
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.config import PlannerConfig
@@ -99,7 +101,13 @@ def test_the_gate_from_codes_to_the_report(
     text = oracle_section(read_results(path.parent, Present()))
     assert "host + the true codes (diagnostic)" in text and "Gate " in text
     other = Present(scenes={"test": "0" * 64}, code={"scoring": "0" * 16})
-    assert [line.split()[0] for line in read_result(path, other).stale] == ["scoring", "test"]
+    assert [why.partition(" ")[0] for why in read_result(path, other).stale] == [
+        "scoring",
+        "Scenes",
+    ]
+    own = Present(contender_code=identity.contender_identity(), recipes=identity.shipped_recipes())
+    assert not read_result(path, own).stale
+    assert result["identity"]["recipes"] == {"smoke": own.recipes["oracle_codes"]["smoke"]}
 
     def never(*_: object) -> None:
         raise AssertionError("trained again")

@@ -24,7 +24,7 @@ from latentvla_training.planner.scene_scores import (
     SCORES,
 )
 from latentvla_training.report.network_sums import sums_of
-from latentvla_training.report.result_files import Present
+from latentvla_training.report.present import Present
 
 PRESENT = Present(
     code={"world": "w" * 16, "scoring": "s" * 16},

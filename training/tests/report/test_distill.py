@@ -13,14 +13,16 @@ import pytest
 from latentvla_training.data.shards import split_folder, write_shard
 from latentvla_training.distill.evaluation import goals, retention
 from latentvla_training.planner.contender_scores import FIGURES, differences, means
-from latentvla_training.report import distill_figure, identity, inventory_released
+from latentvla_training.report import distill_figure, identity
 from latentvla_training.report.document import write_report
 from latentvla_training.report.inventory import inventory
 from latentvla_training.report.network_sums import NetworkSums, pooled, sums_of
 from latentvla_training.report.places import Places
-from latentvla_training.report.result_files import Kind, Present, read_result
+from latentvla_training.report.present import Present
+from latentvla_training.report.result_files import Kind, read_result
 from latentvla_training.teacher.calibration import calibrate
 from latentvla_training.teacher.evaluation import SeedResult, code_figures, write_document
+from latentvla_training.teacher.settings import load_teacher_recipe
 
 from ..planner.conftest import make_scene
 from .test_document import oracle_document, row, section
@@ -90,7 +92,8 @@ def distill_document(scale: float = 1.0) -> dict[str, Any]:
         "identity": {
             "host": HOST_ID, "bundle_sha256": "b0" * 32, "recipe": "nano", "passes": 40000,
             "recipes": {"nano": "aaaa", "nano_no_kl": "bbbb"}, "seed": [0, 1],
-            "world": "w" * 16, "scoring": "s" * 16, "distill": "e" * 16, "commit": "c0ffee" * 6,
+            "world": "w" * 16, "scoring": "s" * 16, "distill": "e" * 16, "training": "7" * 16,
+            "commit": "c0ffee" * 6,
             "data": {name: {"content_sha256": "t" * 64} for name in splits},
         },
         "gates": {"host": [0.0, 0.0], "student": [0.21, 0.24]},
@@ -128,7 +131,8 @@ def distill_document(scale: float = 1.0) -> dict[str, Any]:
 def now(present: Present) -> Present:
     return replace(
         present, bundle_sha256="b0" * 32, distill_code={"distill": "e" * 16}, commit="d00d" * 9,
-        recipes={"nano": "aaaa", "nano_no_kl": "bbbb"},
+        contender_code={"training": "7" * 16},
+        recipes={"distill": {"nano": "aaaa", "nano_no_kl": "bbbb"}},
     )  # fmt: skip
 
 
@@ -231,14 +235,16 @@ def test_rows_measured_elsewhere_stand_beside(
     results: Path, now: Present, open_loop: Callable[..., dict[str, Any]]
 ) -> None:
     (results / "open.json").write_text(json.dumps(open_loop("test", 0)))
-    (results / "oracle.json").write_text(json.dumps(oracle_document()))
+    gate = oracle_document()
+    gate["identity"] |= {"host": "other-1-9", "training": "7" * 16, "bundle_sha256": None}
+    (results / "oracle.json").write_text(json.dumps(gate))
     text = told(results, now)
     test = text.partition("#### Held-out")[2].partition("#### ")[0]
     beside = row(test, "the planner of nano, trained on blank images (`evaluate`)")
     assert beside[0].endswith("(`evaluate`)") and beside[2].startswith("59.")
     assert beside[4].startswith("0.9") and beside[5] != "-"
     oracle = row(test, "host + the true codes (diagnostic)")
-    assert oracle[0].endswith("(`oracle.json`, 8000 passes, of host None)")
+    assert oracle[0].endswith("(`oracle.json`, 8000 passes, of host other-1-9)")
     assert oracle[1] == "90.0 [85.0, 95.0]"
     longtail = text.partition("#### Long-tail")[2]
     assert "blank images" not in longtail and "true codes" not in longtail
@@ -256,11 +262,13 @@ def test_rows_measured_elsewhere_stand_beside(
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"recipes": {"nano": "cccc"}}, "recipe nano aaaa, now cccc"),
+        ({"recipes": {"distill": {"nano": "cccc"}}}, "recipe nano aaaa, now cccc"),
+        ({"codebooks": {"nano": "nano-9"}}, "codebook nano-0123, the one that ships is nano-9"),
+        ({"contender_code": {"training": "0ther"}}, "training 7777777777777777, now 0ther"),
         ({"distill_code": {"distill": "0ther"}}, "commit c0ffeec0ffee, now d00dd00dd00d"),
         ({"distill_code": {"distill": "0ther"}}, "distill eeeeeeeeeeeeeeee, now 0ther"),
-        ({"scenes": {"test": "n" * 64}}, "test tttttttttttt, now nnnnnnnnnnnn"),
-        ({"bundle_sha256": "f" * 64}, f"host {HOST_ID}, bundle b0b0b0b0b0b0, now ffffffffffff"),
+        ({"scenes": {"test": "n" * 64}}, "Scenes of test tttttttttttt, now nnnnnnnnnnnn"),
+        ({"bundle_sha256": "f" * 64}, f"bundle of host {HOST_ID} b0b0b0b0b0b0, now ffffffffffff"),
         ({"code": {"world": "0" * 16}}, "world wwwwwwwwwwwwwwww, now 0000000000000000"),
     ],
 )
@@ -269,9 +277,51 @@ def test_what_has_changed_since_marks_rows_and_names_both(
 ) -> None:
     text = told(results, replace(now, **changed))
     assert "`distill_nano.json`: recipe `nano` †" in text
-    assert row(text, "host + distilled student †")
+    assert f"† Every figure of this comparison is stale: {said}" in text or f"; {said}" in text
     files = (results.parent / "results.md").read_text().partition("What the figures hang on")[2]
     assert f"`distill_nano.json`: {said}" in files or f"; {said}" in files
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_no_number_of_a_stale_comparison_stands_unmarked(
+    results: Path, now: Present, open_loop: Callable[..., dict[str, Any]]
+) -> None:
+    (results / "open.json").write_text(json.dumps(open_loop("test", 0)))
+    text = told(results, replace(now, distill_code={"distill": "0ther"}))
+    shown = text.partition("### `distill_nano.json`")[2].splitlines()
+    beside = [line for line in shown if "(`evaluate`)" in line]
+    assert beside and not any("†" in line for line in beside)  # that result is fresh
+    heads = [shown[number - 1] for number, line in enumerate(shown) if line.startswith("|---")]
+    for line in shown:
+        if line.startswith(("| ", "- ", "#")) and line not in (*heads, *beside):
+            assert "†" in line, line
+    assert "Teacher to system †: **4.2 times**" in text
+
+
+@pytest.mark.parametrize("lost", ["world", "scoring", "distill", "training", "bundle_sha256"])
+def test_a_comparison_that_lost_what_it_hangs_on_is_stale(
+    results: Path, now: Present, lost: str
+) -> None:
+    path, document = results / "distill_nano.json", distill_document()
+    assert not read_result(path, now).stale
+    del document["identity"][lost]
+    path.write_text(json.dumps(document))
+    said = f"bundle of host {HOST_ID}" if lost == "bundle_sha256" else lost
+    assert read_result(path, now).stale[0].startswith(f"does not say by which {said} it was made")
+
+
+def test_a_comparison_must_name_scenes_and_settings(results: Path, now: Present) -> None:
+    path, document = results / "distill_nano.json", distill_document()
+    del document["identity"]["data"]["longtail"], document["identity"]["recipes"]["nano"]
+    path.write_text(json.dumps(document))
+    assert [why.partition(" (")[0] for why in read_result(path, now).stale] == [
+        "does not say by which Scenes of longtail it was made",
+        "does not say by which settings of recipe nano it was made",
+    ]
+    document = distill_document()
+    document["identity"] |= {"host": "nano_scarce-step800-0123456789abcdef", "bundle_sha256": None}
+    path.write_text(json.dumps(document))
+    assert not read_result(path, now).stale  # a run is no bundle
 
 
 def test_a_bundle_that_is_a_student_of_the_host_makes_nothing_stale(
@@ -382,6 +432,11 @@ def test_teachers_of_one_recipe_are_pooled_and_others_stand_apart(
     assert "### Teacher nano on test †" in told(folder, stale, "What the teacher knows")
     read = read_result(folder / "teacher_test.json", stale)
     assert read.stale == ("scenes 5555555555555555, now 9999999999999999",)
+    other = replace(present, codebooks={"nano": "nano-9"}, recipes={"teacher": {"nano": "now"}})
+    (why,) = read_result(folder / "teacher_test.json", other).stale
+    assert why == "codebook nano-0123, the one that ships is nano-9"  # it says no settings
+    teacher_file(folder, "teacher_test.json", 0, recipes={"nano": "then"})
+    assert "recipe nano then, now now" in read_result(folder / "teacher_test.json", other).stale
     teacher_file(folder, "teacher_test.json", 0, passes="many")
     read_all = write_report(folder, tmp_path / "results.md", present)
     assert "passes" in read_all.refused["teacher_test.json"]
@@ -404,7 +459,13 @@ def test_status_lists_both(results: Path, tmp_path: Path) -> None:
     assert cells["teacher_test.json"].cells[3].startswith("nano-0: ")
 
 
-def test_what_comparisons_hang_on_is_the_same_in_status_and_report() -> None:
-    own = inventory_released._present(Places(), [])
-    assert own.distill_code == identity.distill_identity() and own.commit == identity.commit()
-    assert set(identity.distill_recipes()) >= {"nano", "smoke", "nano_no_kl"}
+def test_recipes_of_all_kinds_that_results_name_are_known() -> None:
+    found = identity.shipped_recipes()
+    assert set(found["distill"]) >= {"nano", "smoke", "nano_no_kl"}
+    assert found["teacher"]["nano"] != found["teacher"]["nano_long"]
+    assert "nano" in found["oracle_codes"]
+    nano = load_teacher_recipe("nano")
+    noted = replace(nano, codebook="a", scenes="b", run=replace(nano.run, seed=7))
+    assert identity.teacher_recipe_hash(noted) == found["teacher"]["nano"]
+    changed = replace(nano, ego_steps=nano.ego_steps + 1)
+    assert identity.teacher_recipe_hash(changed) != found["teacher"]["nano"]

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 from latentvla_training.planner import evaluation
+from latentvla_training.report import present as present_now
 from latentvla_training.report import result_files
 from latentvla_training.report.document import write_report
 from latentvla_training.report.identity import different
-from latentvla_training.report.result_files import Kind, Present
+from latentvla_training.report.places import Places
+from latentvla_training.report.present import Present
+from latentvla_training.report.result_files import Kind, read_result
 
 Document = Callable[..., dict[str, Any]]
 
@@ -88,8 +91,8 @@ def test_other_scenes_or_another_bundle_are_stale_too(folder: Path, present: Pre
         present, scenes={"test": "n" * 64, "longtail": None}, bundle_sha256="5h1pped" + "0" * 57
     )
     text = written(folder, now)
-    assert "`test_s1.json`: scenes tttttttttttt, now nnnnnnnnnnnn" in text
-    assert "longtail_s0.json`: scenes" not in text  # none are here to compare with
+    assert "`test_s1.json`: Scenes of test tttttttttttt, now nnnnnnnnnnnn" in text
+    assert "longtail_s0.json`: Scenes" not in text  # none are here to compare with
     assert "longtail, evaluate: none of the bundles measured (b0b0b0b0b0) is" in text
     assert row(section(text, "Long-tail"), "**nano**")[0].endswith("†")
     assert not row(section(text, "Long-tail"), "constant velocity")[0].endswith("†")
@@ -148,7 +151,11 @@ def oracle_document() -> dict[str, Any]:
     gains = {"host": 0.01, "free_queries": 0.02, "shuffled_codes": -0.01}
     return {
         "codebook": "nano-0123", "recipe": "nano", "passes": 8000, "seeds": [0, 1],
-        "identity": {"data": {"test": {"content_sha256": "t" * 64}}},
+        "identity": {
+            "host": "nano-3-0123456789abcdef", "bundle_sha256": "b0" * 32, "world": "w" * 16,
+            "scoring": "s" * 16, "recipes": {"nano": "0racle"}, "commit": "c0ffee" * 6,
+            "data": {"test": {"content_sha256": "t" * 64}},
+        },
         "gate_opened": {"oracle_codes": [0.3, 0.2]},
         "verdict": {
             "passed": False, "figure": "pdms", "beaten": {"test": ["host", "free_queries"]},
@@ -178,8 +185,11 @@ def test_the_gate_of_the_codes_is_told_with_its_verdict(folder: Path, present: P
     ]
     assert row(text, "true codes minus host, trained on")[1] == "**+3.0 [+1.0, +5.0]**"
     assert row(text, "true codes minus host + codes of")[1] == "+1.0 [-1.0, +3.0]"
+    assert "†" not in text
     changed = replace(present, scenes={"test": "0" * 64})
-    assert "`oracle.json` †" in section(written(folder, changed), "Oracle codes")
+    text = section(written(folder, changed), "Oracle codes")
+    assert "`oracle.json` †" in text and row(text, "host + the true codes (diagnostic) †")
+    assert row(text, "true codes minus host, trained on †")
 
 
 @pytest.mark.parametrize(
@@ -346,9 +356,53 @@ def test_schema_is_the_one_that_evaluate_writes() -> None:
     assert Kind("evaluate") is Kind.OPEN_LOOP
 
 
-def test_only_what_both_know_is_compared() -> None:
-    assert different({"a": 1, "b": None, "c": 3}, {"a": 1, "b": 2, "c": None, "d": 4}) == []
+def test_what_is_not_said_is_not_the_same() -> None:
+    assert different({"a": 1, "c": 3}, {"a": 1, "c": None, "e": None}) == []
     assert different({"a": 1}, {"a": 2}) == ["a 1, now 2"]
+    for found in ({"b": None}, {}):
+        assert different(found, {"b": 2}) == ["does not say by which b it was made (now 2)"]
+
+
+def test_shipped_results_say_all_that_their_kind_must() -> None:
+    """Those of comparisons that were made before training was among it are stale for it."""
+    now = present_now.without_scenes(Places())
+    splits = dict.fromkeys(present_now.SPLITS, "f" * 64)
+    now = replace(now, scenes=splits, scenes_ids=dict.fromkeys(splits, "f" * 16))
+    for path in sorted(Places().results.glob("*.json")):
+        file = read_result(path, now)
+        if file.kind not in (Kind.ORACLE_CODES, Kind.DISTILL):
+            assert not [why for why in file.stale if "does not say" in why], path.name
+
+
+@pytest.mark.parametrize("lost", ["world", "scoring", "data"])
+def test_a_result_that_lost_what_it_hangs_on_is_stale(
+    folder: Path, present: Present, lost: str
+) -> None:
+    assert not read_result(folder / "test_s0.json", present).stale
+    change(folder / "test_s0.json", **{lost: {} if lost == "data" else None})
+    (why,) = read_result(folder / "test_s0.json", present).stale
+    said = "Scenes of test" if lost == "data" else lost
+    assert why.startswith(f"does not say by which {said} it was made (now ")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"contender_code": {"training": "0ther"}}, "does not say by which training it was made"),
+        ({"recipes": {"oracle_codes": {"nano": "0ther"}}}, "recipe nano 0racle, now 0ther"),
+        ({"codebooks": {"nano": "nano-9"}}, "codebook nano-0123, the one that ships is nano-9"),
+        ({"bundle_sha256": "f" * 64}, "bundle of host nano-3-0123456789abcdef b0b0b0b0b0b0, now"),
+    ],
+)
+def test_a_gate_of_other_code_settings_codebook_or_host_is_stale(
+    folder: Path, present: Present, changed: dict[str, Any], said: str
+) -> None:
+    path = folder / "oracle.json"
+    path.write_text(json.dumps(oracle_document()))
+    assert not read_result(path, present).stale
+    assert read_result(path, replace(present, **changed)).stale[0].startswith(said)
+    same = replace(present, bundle_sha256="f" * 64, bundle_host="nano-3-0123456789abcdef")
+    assert not read_result(path, replace(same, codebooks={"other": "other-9"})).stale
 
 
 def test_gates_are_shown_by_tag_with_every_scene_that_fails(folder: Path, present: Present) -> None:

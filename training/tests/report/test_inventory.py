@@ -1,32 +1,64 @@
-"""What exists and what is stale, told from files alone: temporary folders, and no torch."""
+"""What exists and what is stale, told from files alone, in temporary folders."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from latentvla_training.closed_loop import benchmark
+from latentvla_training.data.shards import ShardReader, load_split, split_folder, write_shard
 from latentvla_training.data.source_hash import code_hash
+from latentvla_training.distill.runs import ContestRecords
+from latentvla_training.distill.settings import load_distill_recipe
+from latentvla_training.distill.settings import of_seed as of_distill_seed
+from latentvla_training.engine.recipe import load_recipe, load_record
+from latentvla_training.latent_action.codes import (
+    LatentCodes,
+    Vocabulary,
+    save_codes,
+    scenes_identity,
+)
+from latentvla_training.latent_action.settings import load_codebook_recipe
+from latentvla_training.latent_action.stages import DynamicsRun
+from latentvla_training.planner.cached_encodings import ensure_encodings
+from latentvla_training.planner.cached_features import ensure_features
+from latentvla_training.planner.contenders import ContenderRun
+from latentvla_training.planner.motion_net import MotionNet, load_pseudo_recipe
+from latentvla_training.planner.oracle_codes import OracleRecipe, of_seed
+from latentvla_training.planner.pseudo_odometry import pseudo_file, write_motion
+from latentvla_training.planner.trunk_pretraining import load_trunk_recipe
 from latentvla_training.report import identity, inventory_released
 from latentvla_training.report.inventory import inventory
-from latentvla_training.report.places import Entry, Places, Section
+from latentvla_training.report.places import Entry, Places, Section, split_on_disk
 from latentvla_training.report.status import print_status
+from latentvla_training.teacher.cache import ensure_cache
+from latentvla_training.teacher.model import make_teacher
+from latentvla_training.teacher.processor import load_processor
+from latentvla_training.teacher.release import release
+from latentvla_training.teacher.settings import load_teacher_recipe, vision_recipe
+from latentvla_training.teacher.training import TeacherRun
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from latentvla_ros.runtime.bundle import sha256_of
+from latentvla_ros.model.config import PlannerConfig
+from latentvla_ros.model.planner import StudentPlanner
+from latentvla_ros.runtime.bundle import load_bundle, sha256_of
+
+from ..planner.conftest import SHARD_RECIPE, TINY, make_scene
 
 Document = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def tiny() -> PlannerConfig:
+    return TINY
 
 
 @pytest.fixture
@@ -71,7 +103,7 @@ def test_nothing_at_all_says_how_to_begin(tmp_path: Path) -> None:
     nowhere = Places(**{found.name: tmp_path / "none" for found in fields(Places)})
     sections = inventory(nowhere)
     assert [found.title for found in sections] == [
-        "Scenes", "Runs", "Released", "Caches", "Results",
+        "Scenes", "Runs", "Released", "Codes and motions", "Caches", "Results",
     ]  # fmt: skip
     assert not any(found.entries for found in sections)
     text = printed(sections)
@@ -182,7 +214,35 @@ def test_shipped_codebook_is_listed() -> None:
     entries = inventory_released.released(Places(), []).entries
     found = next(entry for entry in entries if entry.cells[0].endswith("codebook.safetensors"))
     assert found.cells[1].startswith("nano-") and found.cells[3] == "nano, seed 0"
-    assert not found.stale
+    assert all(why.startswith("recipe nano has changed") for why in found.stale)
+
+
+def test_a_released_codebook_of_other_settings_than_its_recipe_is_stale(places: Places) -> None:
+    folder = places.released / "codebook" / "nano"
+    folder.mkdir(parents=True)
+    (folder / "codebook.safetensors").write_bytes(b"codes")
+    digest = sha256_of(folder / "codebook.safetensors")
+    recipe = load_codebook_recipe("nano")
+    for changed in (recipe, replace(recipe, seed=2)):
+        manifest = {"codebook_id": "nano-1", "sha256": digest, "recipe": kept(changed)}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        assert not entry(places, "Released", "codebook/nano/codebook.safetensors").stale
+    manifest["recipe"]["loss"]["commitment"] = 9.0
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (why,) = entry(places, "Released", "codebook/nano/codebook.safetensors").stale
+    assert why.startswith("recipe nano has changed: loss.commitment: 9.0 there, ")
+
+
+def test_a_released_teacher_is_listed_file_by_file(places: Places) -> None:
+    folder = places.released / "teacher" / "mine"
+    recipe = load_teacher_recipe("smoke")
+    processor = load_processor(recipe.model, recipe.pictures)
+    release(TeacherRun(recipe, processor, make_teacher(recipe.model, processor), 7), folder)
+    found = entry(places, "Released", "teacher/mine/teacher.safetensors")
+    assert found.cells[3] == "smoke, seed 0, steps 7" and not found.stale
+    assert not entry(places, "Released", "teacher/mine/processor/tokenizer.json").stale
+    (folder / "teacher.safetensors").write_bytes(b"others")
+    assert "damaged" in entry(places, "Released", "teacher/mine/teacher.safetensors").stale[0]
 
 
 def test_shipped_bundle_shows_what_it_scored() -> None:
@@ -194,28 +254,151 @@ def test_shipped_bundle_shows_what_it_scored() -> None:
     assert "EPDMS" in found.cells[4] and "nano" in found.cells[1]
 
 
-def test_caches_of_scenes_that_are_gone_are_stale(places: Places) -> None:
-    write_split(places, "val")
-    folder = places.data / "cache" / "features" / "0123" / "val"
+def test_caches_of_scenes_that_are_gone_are_stale(
+    places: Places, tiny: PlannerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As their own commands write them: features, encodings of a host, a teacher's states."""
+    monkeypatch.setenv("LATENTVLA_DATA", str(places.data))
+    scenes = [make_scene(index, "val-0000") for index in range(2)]
+    path = split_folder("val") / "a.parquet"
+    contents = write_shard(path, scenes, SHARD_RECIPE).content_sha256
+    write_split(places, "val", (), hashes={"a": contents})
+    reader, planner = load_split("val"), StudentPlanner(tiny)
+    features = ensure_features(planner, reader, "val", progress=False)
+    ensure_encodings(planner, reader, features, "val", progress=False)
+    recipe = load_teacher_recipe("smoke")
+    recipe = replace(recipe, pictures=replace(recipe.pictures, width=64, height=32))
+    processor = load_processor(recipe.model, recipe.pictures)
+    run = TeacherRun(recipe, processor, make_teacher(recipe.model, processor).eval(), 0)
+    ensure_cache(run, reader, "val", progress=False)
+    motion = write_split_codes(places, reader)
+    listed = [*section(places, "Caches").entries, *section(places, "Codes and motions").entries]
+    kinds = sorted(found.cells[0].partition("/")[0] for found in listed)
+    assert kinds == ["codes", "encodings", "features", "pseudo_odometry", "teacher"]
+    assert not any(found.stale for found in listed)
+
+    write_split(places, "val", (), hashes={"a": "made again"})
+    for found in section(places, "Caches").entries:
+        assert found.stale == ("1 files are of Scenes that are no longer here: a.safetensors",)
+    codes, said = section(places, "Codes and motions").entries
+    assert codes.stale[0].startswith(
+        f"val.safetensors is of Scenes {scenes_identity(reader)}, here"
+    )
+    assert said.stale == ("val.safetensors is of Scenes that are no longer here: a, ...",)
+    motion.write_bytes(b"\xff" * 40)  # damaged: its owner makes it again
+    assert not section(places, "Codes and motions").entries[1].stale
+
+
+def write_split_codes(places: Places, reader: ShardReader) -> Path:
+    """Keep codes of an unknown codebook, and motions; returns the file of the latter."""
+    codes = np.zeros((len(reader), 3, 4), np.int8)
+    tokens = reader.columns["token"].astype(str)
+    own = LatentCodes("val", "mine-0123", scenes_identity(reader), tokens, codes, codes)
+    save_codes(places.data / "codes" / "mine-0123" / "val.safetensors", own)
+    recipe = load_pseudo_recipe("smoke")
+    path = pseudo_file("smoke", "val")
+    write_motion(path, MotionNet(recipe), recipe, reader, np.zeros((len(reader), 3), np.float32))
+    return path
+
+
+def test_codes_of_another_codebook_than_ships_are_stale(places: Places) -> None:
+    folder = places.data / "codes" / "nano-0123"
     folder.mkdir(parents=True)
-    for name, contents in (("a", "val-a"), ("b", "val-b"), ("c", "of another world")):
-        array = {"x": np.zeros(2, np.float16)}
-        save_file(array, folder / f"{name}.safetensors", {"scenes_sha256": contents})
-    (folder / ".a.safetensors.1.part").write_bytes(b"")
-    found = entry(places, "Caches", "features/0123/val")
-    assert found.cells[1] == "3" and not found.stale
-    write_split(places, "val", ("a", "b"), hashes={"a": "val-a", "b": "made again"})
-    found = entry(places, "Caches", "features/0123/val")
-    assert found.stale == ("1 files are of Scenes that are no longer here: b.safetensors",)
-    (folder / "b.safetensors").write_bytes(b"\xff" * 40)  # damaged: its owner makes it again
-    assert not entry(places, "Caches", "features/0123/val").stale
+    save_file({"x": np.zeros(2, np.float16)}, folder / "val.safetensors", {"scenes_id": "0"})
+    assert not entry(places, "Codes and motions", "codes/nano-0123").stale
+    (places.released / "codebook" / "nano").mkdir(parents=True)
+    manifest = places.released / "codebook" / "nano" / "manifest.json"
+    manifest.write_text(json.dumps({"codebook_id": "nano-9"}))
+    (why,) = entry(places, "Codes and motions", "codes/nano-0123").stale
+    assert why == "codebook nano-0123, the one that ships is nano-9"
+    write_run(places, "teacher/x", {"name": "x", "codebook": "nano-0123", "run": {"seed": 0}}, [])
+    assert entry(places, "Runs", "teacher/x").stale == (why,)
+
+
+def kept(recipe: Any) -> dict[str, Any]:
+    """Return a record as it is read again."""
+    return yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(asdict(recipe)))))  # type: ignore[no-any-return]
+
+
+def runs_of(places: Places) -> dict[str, tuple[str, ...]]:
+    return {found.cells[0]: found.stale for found in section(places, "Runs").entries}
+
+
+def test_runs_of_recipes_as_they_are_are_fresh_whatever_their_seed(places: Places) -> None:
+    write_split(places, "train")
+    scenes = split_on_disk("train", places.data).scenes_id()
+    teacher, codebook = load_teacher_recipe("nano"), load_codebook_recipe("nano")
+    own = replace(load_recipe("nano"), run=replace(load_recipe("nano").run, seed=3))
+    noted = replace(teacher, codebook="mine-0", scenes=str(scenes))
+    stage = codebook.stage("environment")
+    model, loss = codebook.dynamics("environment")
+    gate = load_record(OracleRecipe, "nano", "oracle_codes")
+    shared = {"host": "nano-3-0", "codebook": "mine-0"}
+    part = split_on_disk("train", places.data).scenes_id(gate.data.max_shards)
+    record = ContenderRun(
+        contender="oracle_codes", diagnostic="", scenes=str(part),
+        settings=of_seed(gate, 1).heads.of("oracle_codes"), **shared,
+    )  # fmt: skip
+    distill = load_distill_recipe("nano_no_kl")
+    records = ContestRecords(
+        of_distill_seed(distill, 2), "nano-3-0", PlannerConfig(), str(part), "mine-0",
+        Vocabulary(), "t-1",
+    )  # fmt: skip
+    written = {
+        "planner": own,
+        "teacher/a": noted,
+        "teacher/vision": vision_recipe(teacher),
+        "trunk": load_trunk_recipe("nano"),
+        "pseudo": load_pseudo_recipe("nano"),
+        "codebook/a": replace(codebook, seed=1),
+        "codebook/a/environment": DynamicsRun(
+            "environment", str(scenes), "0", model, loss, stage.optimizer,
+            replace(stage.run, seed=1),
+        ),
+        "oracle_nano/seed1/oracle_codes-mine-0": record,
+        "distill/nano/seed2/host": records.plain("host"),
+        "distill/nano/seed2/teacher-t-1": records.online(),
+        "distill/nano/seed2/reasoner-nano_no_kl-t-1": records.reasoner("0"),
+        "distill/nano/seed2/student-nano_no_kl-t-1": records.student("0"),
+    }  # fmt: skip
+    for name, found in written.items():
+        write_run(places, name, kept(found), [])
+    assert not any(runs_of(places).values()) and len(runs_of(places)) == len(written) - 1
+
+    # Scenes that are made again, and settings that are no longer those of the recipe.
+    write_split(places, "train", hashes={"a": "made again", "b": "train-b"})
+    scened = {name for name, why in runs_of(places).items() if any("Scenes" in w for w in why)}
+    assert scened == {name for name in runs_of(places) if "scenes" in kept(written[name])}
+    write_split(places, "train")
+    for name, found in written.items():
+        values = kept(found)
+        optimizer = values.get("settings", values.get("phase", values)).get("optimizer")
+        if optimizer:
+            optimizer["clip"] += 1.0
+        (places.runs / name / "recipe.yaml").write_text(yaml.safe_dump(values))
+    for name, why in runs_of(places).items():
+        assert "has changed" in why[0] and "optimizer.clip" in why[0], name
+
+
+def test_a_run_on_another_host_than_the_bundles_is_stale(places: Places) -> None:
+    shipped = Places().bundles / "nano"
+    (places.bundles / "nano").symlink_to(shipped)
+    host = load_bundle(shipped).manifest.provenance["start_from"]
+    run = {"settings": {"run": {"seed": 0}}, "contender": "x", "scenes": ""}
+    for name, own in {"a": host, "b": "nano-1-0123", "c": "mine-1-0123"}.items():
+        write_run(places, name, {**run, "host": own}, [])
+    found = runs_of(places)
+    assert any(
+        why == f"host nano-1-0123, that of the bundle that ships is {host}" for why in found["b"]
+    )
+    assert not [why for name in ("a", "c") for why in found[name] if why.startswith("host")]
 
 
 def test_results_are_compared_with_what_is_here(places: Places, open_loop: Document) -> None:
     contents = write_split(places, "test")
     document = open_loop("test", 0)
     document["identity"]["data"]["content_sha256"] = contents
-    document["identity"] |= {"world": code_hash(), "scoring": "0ld"}
+    document["identity"] |= {**identity.code_identity(), "scoring": "0ld"}
     (places.results / "open.json").write_text(json.dumps(document))
     (places.results / "strange.json").write_text("{}")
     found = entry(places, "Results", "open.json")
@@ -225,13 +408,7 @@ def test_results_are_compared_with_what_is_here(places: Places, open_loop: Docum
     assert len(found.stale) == 1 and found.stale[0].startswith("scoring 0ld, now ")
     assert entry(places, "Results", "strange.json").cells[1] == "refused"
     write_split(places, "test", hashes={"a": "test-a", "b": "made again"})
-    assert any("scenes" in why for why in entry(places, "Results", "open.json").stale)
-
-
-def test_what_drives_hang_on_is_the_same_as_in_the_report() -> None:
-    own = inventory_released._present(Places(), [])
-    drive = benchmark.identity("expert", "", "")
-    assert own.drive_code == {name: drive[name] for name in ("world", "scoring", "closed_loop")}
+    assert any("Scenes" in why for why in entry(places, "Results", "open.json").stale)
 
 
 def printed(sections: list[Section], stale_only: bool = False) -> str:
@@ -254,12 +431,3 @@ def test_the_table_names_what_is_stale_and_why() -> None:
     assert "1 stale or unfinished." in text
     text = printed(sections, stale_only=True)
     assert "val" not in text and "test †" in text
-
-
-def test_it_needs_no_torch() -> None:
-    code = (
-        "import sys; from latentvla_training.report.inventory import inventory; inventory(); "
-        "from latentvla_training.report.status import print_status; print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

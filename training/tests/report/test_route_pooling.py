@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from latentvla_training.report import identity
+from latentvla_training.data.shards import split_folder, write_shard
+from latentvla_training.report import identity, present
 from latentvla_training.report.pooling import SplitResults, split_results
-from latentvla_training.report.result_files import Present, read_results
+from latentvla_training.report.present import Present
+from latentvla_training.report.result_files import read_results
 from latentvla_training.report.split_tables import split_section
+
+from ..planner.conftest import SHARD_RECIPE, make_scene
 
 Document = Callable[..., dict[str, Any]]
 BUDGET = {"recipe": "nano", "start_from": "pre_s{}", "passes": 100, "trained_on": "t" * 64}
@@ -140,10 +144,15 @@ def test_the_row_of_the_experts_plans_is_spoken_of_where_it_is(
 def test_the_scenes_that_are_here_are_those_that_evaluate_uses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Reader:
-        paths = (tmp_path / "kept.parquet",)
-
-    monkeypatch.setattr(identity, "load_split", lambda _: Reader())
-    seen: list[Any] = []
-    monkeypatch.setattr(identity, "scenes_identity", lambda paths: seen.append(paths) or {})
-    assert identity.split_identity("test") == {} and seen == [Reader.paths]
+    monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path))
+    paths = []
+    for name in ("kept", "left_out"):
+        paths.append(split_folder("test") / f"test-0000-{name}.parquet")
+        write_shard(paths[-1], [make_scene(0)], SHARD_RECIPE)
+    whole = present.here()
+    assert whole.scenes["test"] == identity.scenes_identity(paths)["content_sha256"]
+    paths[1].write_bytes(paths[1].read_bytes()[:-9])
+    kept = present.here()
+    assert kept.scenes["test"] == identity.scenes_identity(paths[:1])["content_sha256"]
+    assert kept.scenes_ids["test"] not in (None, whole.scenes_ids["test"])
+    assert "val" not in kept.scenes

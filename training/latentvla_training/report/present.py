@@ -1,0 +1,100 @@
+"""What is here now: code, Scenes, recipes and what ships; results and runs are compared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from latentvla_ros.contract import ContractError
+from latentvla_ros.runtime.bundle import BundleError, load_bundle, sha256_of
+from latentvla_training.data.shards import load_split
+from latentvla_training.latent_action.codes import scenes_identity
+from latentvla_training.report import identity
+from latentvla_training.report.places import Places
+
+#: Splits that results are of.
+SPLITS = ("val", "test", "longtail", "ood")
+
+
+@dataclass(frozen=True)
+class Present:
+    """What results are compared with to tell whether they are stale; None is not compared.
+
+    Attributes:
+        code: hashes of the code that open-loop figures hang on (``identity.code_identity``).
+        drive_code: those that closed-loop figures hang on.
+        scenes: hash of the Scenes that are here, by split.
+        bundle_sha256: of the bundle that ships. released_sha256: of the manifest of the baselines
+            that ship.
+        bundle_host: identity of the host that the bundle that ships went on from, if any.
+        contender_code: hashes of the code that contenders on one host hang on besides.
+        distill_code: those that comparisons with a teacher hang on besides.
+        recipes: hashes of the settings of recipes by kind (``identity.shipped_recipes``) and name.
+        codebooks: ids of the codebooks that ship, by the names of their recipes.
+        scenes_ids: identity of the Scenes as codes and teachers name them, by split.
+        commit: of this checkout; it is named beside code that has changed.
+    """
+
+    code: Mapping[str, Any] = field(default_factory=dict)
+    drive_code: Mapping[str, Any] = field(default_factory=dict)
+    scenes: Mapping[str, str | None] = field(default_factory=dict)
+    bundle_sha256: str | None = None
+    released_sha256: str | None = None
+    bundle_host: str | None = None
+    contender_code: Mapping[str, Any] = field(default_factory=dict)
+    distill_code: Mapping[str, Any] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    codebooks: Mapping[str, str] = field(default_factory=dict)
+    scenes_ids: Mapping[str, str | None] = field(default_factory=dict)
+    commit: str | None = None
+
+    def other_codebook(self, codebook_id: str) -> list[str]:
+        """Say that a codebook is not the one that its recipe ships as, if one does."""
+        shipped = self.codebooks.get(identity.recipe_of(codebook_id))
+        if shipped in (None, codebook_id):
+            return []
+        return [f"codebook {codebook_id}, the one that ships is {shipped}"]
+
+    def other_recipe(self, kind: str, found: Mapping[str, str]) -> list[str]:
+        """Say which recipes have other settings than those found; others than ship do not count."""
+        shipped = self.recipes.get(kind, {})
+        now = {name: shipped.get(name) for name in found}
+        return [f"recipe {reason}" for reason in identity.different(found, now)]
+
+
+def here() -> Present:
+    """Return what results are compared with in this checkout: Scenes as ``evaluate`` reads them."""
+    scenes, scenes_ids = {}, {}
+    for split in SPLITS:
+        try:
+            reader = load_split(split)
+        except (FileNotFoundError, ContractError):
+            continue
+        scenes[split] = str(identity.scenes_identity(reader.paths)["content_sha256"])
+        scenes_ids[split] = scenes_identity(reader)
+    return replace(without_scenes(Places()), scenes=scenes, scenes_ids=scenes_ids)
+
+
+def without_scenes(places: Places) -> Present:
+    """Return all but the Scenes, which no summary of them tells for certain."""
+    from latentvla_training.closed_loop.benchmark import identity as drive_identity
+
+    drive = drive_identity("expert", "", "")
+    released = places.released / "released.json"
+    try:
+        shipped = identity.bundle_identity(load_bundle(places.bundles / identity.SHIPPED))
+    except BundleError:
+        shipped = {}
+    return Present(
+        identity.code_identity(),
+        {name: drive[name] for name in ("world", "scoring", "closed_loop")},
+        bundle_sha256=shipped.get("bundle_sha256"),
+        released_sha256=sha256_of(released) if released.is_file() else None,
+        bundle_host=shipped.get("start_from"),
+        contender_code=identity.contender_identity(),
+        distill_code=identity.distill_identity(),
+        recipes=identity.shipped_recipes(),
+        codebooks=identity.shipped_codebooks(places.released),
+        commit=identity.commit(),
+    )
