@@ -13,7 +13,7 @@ import tyro
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.closed_loop.commands import Drive
-from latentvla_training.data.commands import Bag
+from latentvla_training.data.commands import Bag, World
 from latentvla_training.distill.commands import Distill
 from latentvla_training.latent_action.commands import Codebook
 from latentvla_training.pipeline.commands import All
@@ -26,7 +26,6 @@ from latentvla_training.planner.commands import (
 from latentvla_training.report.commands import Report, Status
 from latentvla_training.report.scoring_commands import BenchScoring, ScoreVectors
 from latentvla_training.teacher.commands import Teacher
-from latentvla_training.world.commands import World
 
 
 def runs_folder() -> Path:

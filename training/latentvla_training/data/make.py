@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from latentvla_training.data.shards import (
     write_shard,
 )
 from latentvla_training.data.source_hash import code_hash, provenance
+from latentvla_training.data.split_summary import SplitSummary
 from latentvla_training.data.usable_shards import SUMMARY, is_whole, known_files, last_summary
 from latentvla_training.data.whole_file import write_whole
 from latentvla_training.data.world_adapter import SceneSettings, episode_scenes
@@ -72,36 +73,16 @@ class LeftOut:
     no_event: bool = False
 
 
-@dataclass(frozen=True)
-class SplitSummary:
-    """What ``make_split`` did.
+def split_settings(split: str, image_size: tuple[int, int] | None = None) -> SceneSettings:
+    """Return what is in the Scenes of a split.
 
-    Attributes:
-        split: name. shards, scenes: complete now.
-        made, kept: shards made by this call and found complete.
-        failed: why by episode, for the episodes that went wrong.
-        without_event: long-tail episodes in which no event came about.
-        recovery_left_out: recovery starts from which the expert itself scores 0.
-        seconds: of wall time. hashes: content hash by shard.
-        files: sha256 of the file by shard, by which readers tell that it is whole.
-        other_code: shards kept although other code made them. recipe: of the shards.
-        code: hash of the code that wrote this.
+    Args:
+        image_size: width and height of pictures, pixels; those of ``nano`` by default.
     """
-
-    split: str
-    shards: int
-    scenes: int
-    made: int
-    kept: int
-    failed: dict[str, str]
-    seconds: float
-    hashes: dict[str, str] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
-    other_code: int = 0
-    without_event: tuple[str, ...] = ()
-    recovery_left_out: int = 0
-    recipe: dict[str, Any] = field(default_factory=dict)
-    code: str = ""
+    settings = SPLIT_SETTINGS.get(split, SceneSettings())
+    if image_size is None:
+        return settings
+    return replace(settings, image_width=image_size[0], image_height=image_size[1])
 
 
 def episode_tasks(
@@ -128,7 +109,7 @@ def episode_tasks(
         if value is not None and value < 1:
             raise ContractError(name, value, "at least 1")
     folder = split_folder(split, root)
-    settings = settings or SPLIT_SETTINGS.get(split, SceneSettings())
+    settings = settings or split_settings(split)
     tasks = [
         EpisodeTask(
             f"{network}-{index:02d}",
@@ -256,7 +237,8 @@ def make_split(
 
     Raises:
         DiskFullError: the disk is full; the shards made so far stay.
-        ContractError: unknown split, or a number below 1.
+        ContractError: unknown split, a number below 1, or shards whose pictures are of another size
+            are there and ``rebuild`` is not all.
     """
     from tqdm import tqdm
 
@@ -321,12 +303,15 @@ def make_split(
 
 
 def ensure_split(split: str, workers: int = 1, root: Path | None = None) -> ShardReader:
-    """Return a split of the default size, making what is absent first.
+    """Return a split of the default number of episodes, making what is absent first.
+
+    Pictures are of the size of those that are there.
 
     Raises:
         FileNotFoundError: every episode failed.
     """
-    make_split(split, workers=workers, root=root)
+    size = _image_size(last_summary(split_folder(split, root)).get("recipe", {}))
+    make_split(split, workers=workers, root=root, settings=split_settings(split, size))
     return load_split(split, root)
 
 
@@ -350,6 +335,14 @@ def _kept_shards(
         if info is None:
             damaged += [task.episode] if task.path.exists() else []
             continue
+        there, wanted = _image_size(info.recipe), _image_size(recipe)
+        if there not in (None, wanted):
+            others = "others go below another LATENTVLA_DATA, or in their place with --rebuild all"
+            raise ContractError(
+                f"pictures of {split} in {task.path.parent}",
+                there,
+                f"{wanted}; give --image-size as these are, {others}",
+            )
         if info.format_version != FORMAT_VERSION or info.recipe != recipe:
             continue
         if rebuild == "other_code" and info.provenance.get("code") != code_hash():
@@ -364,6 +357,14 @@ def _kept_shards(
             len(damaged), split, ", ".join(damaged),
         )  # fmt: skip
     return kept
+
+
+def _image_size(recipe: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return width and height of the pictures of a recipe of shards, None where it has none."""
+    try:
+        return int(recipe["image_width"]), int(recipe["image_height"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _remove_stale_parts(folder: Path) -> None:

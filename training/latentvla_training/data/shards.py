@@ -284,7 +284,11 @@ class ShardReader(Sequence[Scene]):
             return decode_views(self.jpegs(index)[:most], width, height)
         except ImageError as error:
             token, path = self.columns["token"][index], self.paths[self._locate(index)[0]]
-            raise ContractError(f"scene {token} in shard {path}", str(error), _UNDAMAGED) from error
+            expected = _UNDAMAGED
+            if error.cause == "wrong_size":
+                made = f"world make (or bag import) with --image-size {width}x{height}"
+                expected = f"scenes of that size, of {made}, below another LATENTVLA_DATA"
+            raise ContractError(f"scene {token} in shard {path}", str(error), expected) from error
 
     def preload(self) -> None:
         """Read all pictures now (at most as many shards as the cache holds)."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.engine.averaging import AveragedModel
-from latentvla_training.engine.checkpoint import load_checkpoint, save_checkpoint
+from latentvla_training.engine.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from latentvla_training.engine.cost_meter import CostMeter
 from latentvla_training.engine.recipe import (
     LoopSettings,
@@ -117,7 +117,7 @@ def run_training(
         stop_after_steps: end this call after so many steps with a checkpoint, as if interrupted.
 
     Raises:
-        ContractError: the folder holds a run of another recipe.
+        ContractError: the folder holds a run of another recipe, or a checkpoint of one.
         FloatingPointError: the loss is not finite.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -146,6 +146,7 @@ def run_training(
     start, cpu_before_s, peak_before_gib = 0, 0.0, 0.0
     state = load_checkpoint(folder)
     if state is not None:
+        check_checkpoint(folder, state, recipe)
         task.module.load_state_dict(state["module"])
         averaged.module.load_state_dict(state["averaged"])
         averaged.updates, start = state["updates"], state["step"]
@@ -187,6 +188,7 @@ def run_training(
                 "optimizer": moments,
                 "rng": torch.get_rng_state(),
                 "step": step,
+                "recipe": _plain(recipe),
                 **cost(),
             },
         )
@@ -277,12 +279,33 @@ def check_folder(folder: Path, recipe: TrainingRecipe) -> bool:
     return True
 
 
+def check_checkpoint(folder: Path, state: Mapping[str, Any], recipe: TrainingRecipe) -> None:
+    """Check that the checkpoint in a run's folder is of that run, as far as it says of which it is.
+
+    Raises:
+        ContractError: it is of a run of another recipe; names what differs.
+    """
+    if "recipe" not in state:
+        return  # of before checkpoints said so
+    path = folder / CHECKPOINT
+    different = different_settings(build(type(recipe), state["recipe"], f"{path} recipe"), recipe)
+    if different:
+        expected = "that of this folder's run; put it back, or remove it to begin again"
+        raise ContractError(f"checkpoint {path}", different, expected)
+
+
+def _plain(recipe: TrainingRecipe) -> dict[str, Any]:
+    """Return a recipe as mappings, lists and plain values."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return values
+
+
 def _claim_folder(folder: Path, recipe: TrainingRecipe) -> None:
     """Write the recipe into a new run folder, or check that it is the same in an old one."""
     folder.mkdir(parents=True, exist_ok=True)
     if check_folder(folder, recipe):
         return
-    text = yaml.safe_dump(json.loads(json.dumps(asdict(recipe))), sort_keys=False)
+    text = yaml.safe_dump(_plain(recipe), sort_keys=False)
     path = folder / "recipe.yaml"
     part = folder / f".recipe.{os.getpid()}.part"
     part.write_text(text, encoding="utf-8")

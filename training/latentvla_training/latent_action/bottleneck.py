@@ -8,6 +8,7 @@ codebook loss: ours, it does not hang on the learning rate), first entries by k-
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -125,9 +126,16 @@ class Bottleneck(nn.Module):
                 self._threshold if int(self.steps) < self.revive_steps else 0.0
             )
             self.steps += 1
-        with torch.autocast(vectors.device.type, enabled=False):  # distances in float32
+        with _whole_precision(vectors):
             quantized, codes, commitment = self.quantizer(vectors)
         return Encoded(quantized, codes, commitment.sum(), redundancy)
+
+
+def _whole_precision(vectors: Tensor) -> AbstractContextManager[None]:
+    """Return a context whose products are in float32; the meta device has no other."""
+    if vectors.is_meta:
+        return nullcontext()
+    return torch.autocast(vectors.device.type, enabled=False)
 
 
 def redundancy_of(vectors: Tensor) -> Tensor:
@@ -136,7 +144,7 @@ def redundancy_of(vectors: Tensor) -> Tensor:
     Args:
         vectors: (B, D) of unit spread. Zero when no position repeats what another says.
     """
-    with torch.autocast(vectors.device.type, enabled=False):
+    with _whole_precision(vectors):
         matrix = vectors.T @ vectors / len(vectors)
     off_diagonal = matrix - torch.diag(torch.diagonal(matrix))
     return off_diagonal.square().sum() / len(matrix)

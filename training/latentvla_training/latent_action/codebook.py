@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,8 +31,10 @@ from latentvla_training.latent_action.dynamics import (
     weights_hash,
 )
 from latentvla_training.latent_action.frame_encoder import FrameEncoder, freeze
+from latentvla_training.latent_action.front_camera import FRONT_CAMERA, kept_front_camera
 from latentvla_training.latent_action.picture_reader import PICTURES, PictureReader
 from latentvla_training.latent_action.settings import DINOV2, CodebookRecipe, FrameSettings
+from latentvla_training.latent_action.stages import DynamicsRun, load_averaged
 
 WEIGHTS, MANIFEST = "codebook.safetensors", "manifest.json"
 #: In a run's folder: the recipe of all stages, and the frozen frame encoder.
@@ -51,7 +53,7 @@ class Codebook:
     Attributes:
         codebook_id: ``<recipe>-<16 hex of the weights' sha256>``; of a run by those of stage 2.
         recipe: with its seed. encoder: of frames. environment, ego: the frozen stages.
-        manifest: what was written beside the weights; empty for a run.
+        manifest: what was written beside the weights; of a run its front cameras alone.
         pictures: reads environment codes where there is no odometry; None where all have some.
     """
 
@@ -74,13 +76,14 @@ class OneStage:
     """A control that encodes frame pairs in one stage: its codes stand for ego and environment.
 
     Attributes:
-        codebook_id, recipe, encoder: as of a ``Codebook``. stage: frozen.
+        codebook_id, recipe, encoder, manifest: as of a ``Codebook``. stage: frozen.
     """
 
     codebook_id: str
     recipe: CodebookRecipe
     encoder: FrameEncoder
     stage: LatentDynamics
+    manifest: Mapping[str, Any] = field(default_factory=dict)
 
 
 def released_folder() -> Path:
@@ -104,15 +107,19 @@ def load_run(folder: Path) -> Codebook:
 
     Raises:
         FileNotFoundError: the folder holds no run, or one that is not finished.
-        ContractError: a file is damaged.
+        ContractError: a file is damaged, or of another run; names both.
     """
     recipe, encoder = _run_encoder(folder)
-    stages = [load_stage(folder, name, recipe, encoder) for name in (ENVIRONMENT, EGO)]
+    environment = load_stage(folder, ENVIRONMENT, recipe, encoder)
+    reader: LatentDynamics | PictureReader = environment
     pictures = None
     if recipe.pictures_alone:
-        pictures = _finished(folder, PICTURES, recipe, encoder, empty_reader(recipe, encoder))
-    name = _run_id(recipe.name, stages[1])
-    return Codebook(name, recipe, encoder, stages[0], stages[1], {}, pictures)
+        empty = empty_reader(recipe, encoder)
+        reader = pictures = _finished(folder, PICTURES, recipe, encoder, empty, environment)
+    ego = load_stage(folder, EGO, recipe, encoder, reader)
+    manifest = kept_front_camera(folder)
+    name = _run_id(recipe.name, ego)
+    return Codebook(name, recipe, encoder, environment, ego, manifest, pictures)
 
 
 def load_one_stage(folder: Path) -> OneStage:
@@ -120,13 +127,14 @@ def load_one_stage(folder: Path) -> OneStage:
 
     Raises:
         FileNotFoundError: the folder holds no run, or it was trained without controls.
-        ContractError: a file is damaged.
+        ContractError: a file is damaged, or of another run; names both.
     """
     recipe, encoder = _run_encoder(folder)
     if load_checkpoint(folder / ONE_STAGE) is None:
         raise FileNotFoundError(f"{folder} has no control {ONE_STAGE}; codebook train --controls")
     stage = load_stage(folder, ONE_STAGE, recipe, encoder)
-    return OneStage(_run_id(f"{recipe.name}_{ONE_STAGE}", stage), recipe, encoder, stage)
+    name = _run_id(f"{recipe.name}_{ONE_STAGE}", stage)
+    return OneStage(name, recipe, encoder, stage, kept_front_camera(folder))
 
 
 def _run_encoder(folder: Path) -> tuple[CodebookRecipe, FrameEncoder]:
@@ -134,7 +142,8 @@ def _run_encoder(folder: Path) -> tuple[CodebookRecipe, FrameEncoder]:
     recipe = run_recipe(folder)
     encoder = FrameEncoder(recipe.frames)
     load_frame_encoder(folder, encoder)
-    return recipe, encoder.eval().requires_grad_(False)
+    freeze(encoder)  # of a public DINOv2 too, as the stages were trained on it
+    return recipe, encoder
 
 
 def _run_id(name: str, ego: nn.Module) -> str:
@@ -154,24 +163,45 @@ def run_recipe(folder: Path) -> CodebookRecipe:
 
 
 def load_stage(
-    folder: Path, stage: str, recipe: CodebookRecipe, encoder: FrameEncoder
+    folder: Path,
+    stage: str,
+    recipe: CodebookRecipe,
+    encoder: FrameEncoder,
+    before: nn.Module | None = None,
 ) -> LatentDynamics:
     """Return a finished stage of a run, frozen.
 
+    Args:
+        before: what of the run read the environment codes that the stage was told, to be checked.
+
     Raises:
         FileNotFoundError: it is not trained to its end.
+        ContractError: it is damaged or of another run, or what it builds on is; names both.
     """
-    return _finished(folder, stage, recipe, encoder, empty_stage(stage, recipe, encoder))
+    empty = empty_stage(stage, recipe, encoder)
+    return _finished(folder, stage, recipe, encoder, empty, before)
 
 
 def _finished(
-    folder: Path, stage: str, recipe: CodebookRecipe, encoder: FrameEncoder, module: _Stage
+    folder: Path,
+    stage: str,
+    recipe: CodebookRecipe,
+    encoder: FrameEncoder,
+    module: _Stage,
+    before: nn.Module | None = None,
 ) -> _Stage:
     """Fill the networks of a stage with those of a run, frozen, where the encoder is."""
     state = load_checkpoint(folder / stage)
     if state is None or int(state["step"]) < recipe.stage(stage).run.steps:
         raise FileNotFoundError(f"{folder}: stage {stage} is not done; give codebook train again")
-    module.load_state_dict(state["averaged"])
+    path = folder / stage / RECIPE
+    record = build(DynamicsRun, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    told, _, of_stage = record.follows.partition(" ")
+    found = [encoder.identity(), of_stage if before is None else weights_hash(before)]
+    if found != [told, of_stage]:
+        expected = f"{record.follows}, that stage {stage} was trained on"
+        raise ContractError(f"weights before stage {stage} in {folder}", " ".join(found), expected)
+    load_averaged(module, folder / stage, record)
     freeze(module)
     return module.to(encoder.centre.device)
 
@@ -193,14 +223,21 @@ def load_frame_encoder(folder: Path, encoder: FrameEncoder) -> None:
     """Give an encoder the weights that ``save_frame_encoder`` kept of a run.
 
     Raises:
-        FileNotFoundError: there are none yet. ContractError: they are of another encoder.
+        FileNotFoundError: there are none yet.
+        ContractError: they are damaged, or of another encoder.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folder / FRAME_WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: stage 0 is not done; give codebook train again")
-    _fill(encoder, load_file(path), _frames_kept_elsewhere(encoder.settings))
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        expected = "a whole file; remove it and give codebook train again"
+        raise ContractError(f"frame encoder {path}", str(error), expected) from error
+    _fill(encoder, weights, _frames_kept_elsewhere(encoder.settings))
 
 
 def release(codebook: Codebook, folder: Path, about: Mapping[str, Any]) -> Path:
@@ -239,6 +276,7 @@ def release(codebook: Codebook, folder: Path, about: Mapping[str, Any]) -> Path:
         "recipe": asdict(codebook.recipe),
         "seed": codebook.recipe.seed,
         "frame_encoder": codebook.encoder.identity(),
+        **{name: codebook.manifest[name] for name in (FRONT_CAMERA,) if name in codebook.manifest},
         **about,
     }
     write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
@@ -284,6 +322,8 @@ def load_codebook(name_or_path: str | Path = "nano") -> Codebook:
         }
         _fill(module, own, _frames_kept_elsewhere(recipe.frames) if part == _FRAMES else ())
         module.eval().requires_grad_(False)
+    if encoder.identity() != manifest["frame_encoder"]:
+        freeze(encoder)  # first releases have a public DINOv2 as it is published
     if encoder.identity() != manifest["frame_encoder"]:
         raise ContractError(
             f"frame encoder {recipe.frames.pretrained or recipe.frames.encoder}",

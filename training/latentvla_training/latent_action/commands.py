@@ -197,12 +197,38 @@ class Report:
         return 0 if all(all(passed.values()) for passed in result["gates"]) else 1
 
 
+@dataclass(frozen=True)
+class Describe:
+    """Print parameters, floating-point operations and memory of a recipe; no Scene is needed."""
+
+    recipe: str = "base"
+    """Name of a shipped recipe, or a YAML file."""
+    dry_run: bool = False
+    """Also make one optimiser step of every stage at full shape: on a GPU where there is one,
+    otherwise on the meta device."""
+    processes: int = 1
+    """That share every batch of the dry run."""
+
+    def __call__(self) -> int:
+        from latentvla_training.latent_action.cost import describe, dry_run
+        from latentvla_training.latent_action.settings import load_codebook_recipe
+
+        if self.processes < 1:
+            raise ContractError("--processes", self.processes, "at least 1")
+        recipe = load_codebook_recipe(self.recipe)
+        print(describe(recipe))
+        for step in dry_run(recipe, self.processes) if self.dry_run else ():
+            print(step.line())
+        return 0
+
+
 Codebook = Annotated[
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Release, tyro.conf.subcommand("release")]
     | Annotated[Name, tyro.conf.subcommand("name")]
     | Annotated[Encode, tyro.conf.subcommand("encode")]
-    | Annotated[Report, tyro.conf.subcommand("report")],
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Describe, tyro.conf.subcommand("describe")],
     tyro.conf.subcommand(
         "codebook",
         description="Latent actions: train, release, name a codebook; encode splits, judge codes.",

@@ -6,7 +6,6 @@ Computed in float32, always in the same batches: codes do not hang on what else 
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.data.shards import ShardReader, load_split
-from latentvla_training.data.whole_file import write_whole
 from latentvla_training.latent_action.codebook import Codebook, OneStage
 from latentvla_training.latent_action.codes import (
     MISSING,
@@ -34,6 +32,8 @@ from latentvla_training.latent_action.dynamics import (
 )
 from latentvla_training.latent_action.feature_store import ensure_features
 from latentvla_training.latent_action.frame_encoder import FrameEncoder
+from latentvla_training.latent_action.front_camera import check_front_camera
+from latentvla_training.latent_action.kept_array import kept_array
 from latentvla_training.latent_action.pairs import Pairs, find_pairs
 from latentvla_training.latent_action.picture_reader import PictureReader
 from latentvla_training.latent_action.scene_set import SceneSet
@@ -91,15 +91,8 @@ def cached_codes(
     digest.update(weights_hash(stage, TRAINING_ONLY).encode())
     folder = root or data_root() / "cache" / "pair_codes"
     path = folder / f"{stage.stage}-{digest.hexdigest()[:16]}-{scenes_id}.npy"
-    if path.is_file():
-        kept: NDArray[np.int64] = np.load(path)
-        if kept.shape == (len(data.pairs), stage.settings.codes):
-            return kept
-    codes = pair_codes(stage, data, progress)
-    content = io.BytesIO()
-    np.save(content, codes)
-    write_whole(path, content.getvalue())
-    return codes
+    shape = (len(data.pairs), stage.settings.codes)
+    return kept_array(path, shape, np.int64, lambda: pair_codes(stage, data, progress))
 
 
 @torch.inference_mode()
@@ -145,11 +138,13 @@ def encode_scenes(
 
     Raises:
         ContractError: the codebook's codes are not of the shape of ``LatentCodes``, or pictures are
-            not of its size.
+            not of its size, or of another front camera than it was trained on.
     """
     model = codebook.recipe.model
     vocabulary = vocabulary_of(codebook)
     scenes = SceneSet([reader])
+    frames = codebook.recipe.frames
+    check_front_camera(codebook.manifest, codebook.codebook_id, scenes, frames)
     hides = isinstance(codebook, Codebook) and codebook.pictures is not None
     nobody = np.zeros(len(scenes), np.bool_) if hides else None
     data = pair_data(model, codebook.encoder, scenes, root, progress, nobody)

@@ -1,12 +1,13 @@
 """Features of front frames on disk, one file a shard of Scenes, mapped into memory when read.
 
 A file's name holds the encoder's identity and that of the shard's Scenes, and files appear whole,
-so that making them may be killed and repeated and none is ever read for another.
+so that making them may be killed and repeated and none is ever read for another; one that has been
+damaged since is made again (``kept_array``).
 """
 
 from __future__ import annotations
 
-import io
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from latentvla_ros.contract import ContractError
 from latentvla_training.data.shards import read_shard_info
-from latentvla_training.data.whole_file import write_whole
 from latentvla_training.latent_action.frame_encoder import FrameEncoder
+from latentvla_training.latent_action.kept_array import kept_array
 from latentvla_training.latent_action.scene_set import SceneSet
 from latentvla_training.world.networks import data_root
 
@@ -77,18 +78,20 @@ def ensure_features(
                 raise ContractError(f"shard {path}", "no readable footer", "a whole shard")
             count = info.scenes
             file = folder / f"{path.stem}-{info.content_sha256[:16]}.npy"
-            if not file.is_file():
-                write_whole(file, _encoded(encoder, scenes, start, count))
-            arrays.append(_open(file, (count, encoder.centre.shape[0], encoder.channels)))
+            shape = (count, *encoder.centre.shape)
+            make = partial(_encoded, encoder, scenes, start, count)
+            arrays.append(kept_array(file, shape, np.float16, make, mapped=True))
             start += count
             bar.update(count)
     return FeatureStore(arrays, encoder.identity())
 
 
 @torch.inference_mode()
-def _encoded(encoder: FrameEncoder, scenes: SceneSet, start: int, count: int) -> bytes:
-    """Return the .npy file of the features of ``count`` Scenes, always in the same batches."""
-    present = scenes.column("view_mask")[start : start + count, 0]
+def _encoded(
+    encoder: FrameEncoder, scenes: SceneSet, start: int, count: int
+) -> NDArray[np.float16]:
+    """Return the features of ``count`` Scenes, always in the same batches."""
+    present = scenes.front_column("view_mask")[start : start + count]
     features = np.zeros((count, *encoder.centre.shape), np.float16)
     rows = np.flatnonzero(present)
     for low in range(0, len(rows), _BATCH):
@@ -98,17 +101,4 @@ def _encoded(encoder: FrameEncoder, scenes: SceneSet, start: int, count: int) ->
         if not np.isfinite(found).all():
             raise FloatingPointError(f"features of {scenes.column('token')[start]} are not finite")
         features[chosen] = found.clip(-60000.0, 60000.0)
-    content = io.BytesIO()
-    np.save(content, features)
-    return content.getvalue()
-
-
-def _open(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
-    advice = "a whole file; remove it to have it made again"
-    try:
-        array = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError, OSError) as error:
-        raise ContractError(f"features {path}", str(error), advice) from error
-    if array.shape != shape or array.dtype != np.float16:
-        raise ContractError(f"features {path}", f"{array.dtype} {array.shape}", advice)
-    return array
+    return features

@@ -92,24 +92,12 @@ class PixelTrunk(nn.Module):
 
 
 class DinoTrunk(nn.Module):
-    """The patch tokens of a DINOv2 model, by its name on the hub or from a folder."""
+    """The patch tokens of a DINOv2 model of transformers."""
 
-    def __init__(self, name_or_path: str) -> None:
-        declare_missing_operators()  # transformers imports torchvision
-        from transformers import AutoModel
-
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        try:
-            self.model = from_pretrained(AutoModel, name_or_path)
-        except (OSError, ValueError) as error:  # absent, or no model's folder
-            found = str(error).partition("\n")[0]
-            raise ContractError(
-                f"frames.pretrained {name_or_path}", found, "a DINOv2 on the hub or in a folder"
-            ) from error
-        kind = self.model.config.model_type
-        if kind not in ("dinov2", "dinov2_with_registers"):
-            raise ContractError(f"frames.pretrained {name_or_path}", kind, "a DINOv2 model")
-        self.patch = int(self.model.config.patch_size)
+        self.model = model
+        self.patch = int(model.config.patch_size)  # type: ignore[union-attr,arg-type]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return patch tokens (B, C, H/14, W/14)."""
@@ -117,6 +105,28 @@ class DinoTrunk(nn.Module):
         rows, columns = (size // self.patch for size in pixels.shape[-2:])
         patches = tokens[:, -rows * columns :]  # before them: the class and the registers
         return patches.transpose(1, 2).unflatten(2, (rows, columns))
+
+
+def load_dinov2(name_or_path: str) -> DinoTrunk:
+    """Return a DINOv2 by its name on the hub or from a folder.
+
+    Raises:
+        ContractError: it is absent, or another model.
+    """
+    declare_missing_operators()  # transformers imports torchvision
+    from transformers import AutoModel
+
+    try:
+        model = from_pretrained(AutoModel, name_or_path)
+    except (OSError, ValueError) as error:  # absent, or no model's folder
+        found = str(error).partition("\n")[0]
+        raise ContractError(
+            f"frames.pretrained {name_or_path}", found, "a DINOv2 on the hub or in a folder"
+        ) from error
+    kind = model.config.model_type
+    if kind not in ("dinov2", "dinov2_with_registers"):
+        raise ContractError(f"frames.pretrained {name_or_path}", kind, "a DINOv2 model")
+    return DinoTrunk(model)
 
 
 class FrameEncoder(nn.Module):
@@ -184,7 +194,7 @@ def make_trunk(settings: FrameSettings) -> nn.Module:
     if settings.encoder == OWN:
         return OwnTrunk(settings)
     if settings.encoder == DINOV2:
-        return DinoTrunk(settings.pretrained)
+        return load_dinov2(settings.pretrained)
     return PixelTrunk(settings)
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latentvla_training.data.scene import RECOVERY
-from latentvla_training.latent_action.scene_set import SceneSet, front_present
+from latentvla_training.latent_action.scene_set import SceneSet, driven, front_present
 from latentvla_training.latent_action.settings import DynamicsSettings
 
 #: How far a frame's stamp may be from the time that is asked for, seconds.
@@ -183,10 +182,7 @@ def later_rows(scenes: SceneSet, seconds: float) -> NDArray[np.int64]:
     Before it where they are negative.
     """
     episode = np.array([token.rpartition("/")[0] for token in scenes.column("token")])
-    driven = np.array(
-        [RECOVERY not in str(tags).split(",") for tags in scenes.column("tags")], np.bool_
-    )
-    usable = driven & front_present(scenes)
+    usable = driven(scenes) & front_present(scenes)
     stamps = scenes.column("stamp_ns")
     rows = np.full(len(scenes), -1, np.int64)
     for name in np.unique(episode):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentvla_ros.contract import ContractError
+from latentvla_training.data.scene import RECOVERY
 from latentvla_training.data.shards import SUFFIX, ShardReader, load_split
 from latentvla_training.latent_action.settings import CodebookData, FrameSettings
 
@@ -34,8 +35,15 @@ class SceneSet:
         return tuple(path for reader in self.readers for path in reader.paths)
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return a column of all Scenes."""
+        """Return a column of all Scenes.
+
+        Of what every view has, ask ``front_column``: recordings may have other views.
+        """
         return np.concatenate([reader.columns[name] for reader in self.readers])
+
+    def front_column(self, name: str) -> NDArray[Any]:
+        """Return a column that has an entry a view, of the front frame at t0 alone."""
+        return np.concatenate([reader.columns[name][:, 0] for reader in self.readers])
 
     def picture(self, index: int, width: int = 256, height: int = 128) -> NDArray[np.uint8]:
         """Return the front frame at t0 of a Scene as it was taken, (height, width, 3) uint8 RGB.
@@ -86,6 +94,22 @@ def scenes_with_odometry(scenes: SceneSet, data: CodebookData) -> NDArray[np.boo
     return np.concatenate([chosen, *(np.ones(len(reader), np.bool_) for reader in recordings)])
 
 
+def frames_to_learn_from(scenes: SceneSet, data: CodebookData) -> NDArray[np.bool_]:
+    """Return which front frames of training Scenes stage 0 may be shown, (N,).
+
+    A start beside the driven path is rendered by who knows the path: a drive without odometry has
+    none to show.
+    """
+    odometry = scenes_with_odometry(scenes, data)
+    present = front_present(scenes)
+    return present if odometry is None else present & (odometry | driven(scenes))
+
+
+def driven(scenes: SceneSet) -> NDArray[np.bool_]:
+    """Return which Scenes lie on the path that was driven, (N,); others are recovery starts."""
+    return np.array([RECOVERY not in str(tags).split(",") for tags in scenes.column("tags")], bool)
+
+
 def _recordings(folder: str) -> ShardReader:
     paths = sorted(Path(folder).glob(f"*{SUFFIX}"))
     if not paths:
@@ -114,7 +138,7 @@ def front_frames(
 
 def front_present(scenes: SceneSet) -> NDArray[np.bool_]:
     """Return which Scenes have their front frame, (N,)."""
-    mask = np.concatenate([reader.columns["view_mask"][:, 0] for reader in scenes.readers])
+    mask = scenes.front_column("view_mask")
     if not mask.any():
         raise ContractError("scenes.front frames", 0, "at least one front frame at t0")
     return np.asarray(mask, np.bool_)

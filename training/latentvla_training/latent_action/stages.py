@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from latentvla_ros.contract import ContractError
+from latentvla_training.engine.checkpoint import CHECKPOINT, load_checkpoint
+from latentvla_training.engine.loop import check_checkpoint
 from latentvla_training.engine.recipe import LoopSettings, OptimizerSettings
 from latentvla_training.latent_action.dynamics import Batch, LatentDynamics, gain_over_copy
 from latentvla_training.latent_action.feature_store import FeatureStore
@@ -55,6 +59,30 @@ class DynamicsRun:
     optimizer: OptimizerSettings
     run: LoopSettings
     odometry_share: float = 1.0
+
+
+def load_averaged(module: nn.Module, folder: Path, record: FrameRun | DynamicsRun) -> None:
+    """Fill a module with the averaged weights of a stage.
+
+    Args:
+        folder: of the stage. record: of the run that it must be.
+
+    Raises:
+        FileNotFoundError: it has no checkpoint.
+        ContractError: the checkpoint is damaged, or of another run; names both.
+    """
+    state = load_checkpoint(folder)
+    if state is None:
+        raise FileNotFoundError(f"{folder} has no checkpoint")
+    check_checkpoint(folder, state, record)
+    try:
+        module.load_state_dict(state["averaged"])
+    except RuntimeError as error:
+        found = " ".join(str(error).split())[:300]
+        says = "" if "recipe" in state else "; of which run it is it does not say, it is older"
+        about = folder / "recipe.yaml"
+        expected = f"of seed {record.run.seed} on Scenes {record.scenes}, as {about} says"
+        raise ContractError(f"checkpoint {folder / CHECKPOINT}", found + says, expected) from error
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,13 @@ from latentvla_ros.contract import ContractError
 from latentvla_training.data.shards import load_split
 from latentvla_training.data.whole_file import write_whole
 from latentvla_training.engine.checkpoint import load_checkpoint
-from latentvla_training.engine.loop import check_folder, run_training
+from latentvla_training.engine.loop import check_checkpoint, check_folder, run_training
 from latentvla_training.latent_action.codebook import (
+    FRAME_WEIGHTS,
     RECIPE,
     empty_reader,
     load_frame_encoder,
+    run_recipe,
     save_frame_encoder,
 )
 from latentvla_training.latent_action.codes import scenes_identity
@@ -42,6 +44,7 @@ from latentvla_training.latent_action.dynamics import (
 )
 from latentvla_training.latent_action.encoding import cached_codes, pair_codes, pair_data
 from latentvla_training.latent_action.frame_encoder import FrameEncoder, freeze
+from latentvla_training.latent_action.front_camera import keep_front_camera
 from latentvla_training.latent_action.picture_reader import (
     PICTURES,
     PictureReader,
@@ -50,6 +53,7 @@ from latentvla_training.latent_action.picture_reader import (
 from latentvla_training.latent_action.pretraining import FramePretrainingTask
 from latentvla_training.latent_action.scene_set import (
     SceneSet,
+    frames_to_learn_from,
     front_frames,
     front_present,
     scenes_with_odometry,
@@ -61,6 +65,7 @@ from latentvla_training.latent_action.stages import (
     DynamicsTask,
     FrameRun,
     PairData,
+    load_averaged,
 )
 from latentvla_training.planner.dataset import evenly
 
@@ -140,7 +145,7 @@ class CodebookTraining:
         from accelerate import PartialState
 
         frames = self.recipe.frames
-        rows = np.flatnonzero(front_present(self.train_scenes))
+        rows = np.flatnonzero(frames_to_learn_from(self.train_scenes, self.recipe.data))
         trunk = None
         if frames.encoder == OWN:
             trunk = self._own_trunk(rows, stop_after_steps)
@@ -149,15 +154,30 @@ class CodebookTraining:
         state = PartialState(cpu=not torch.cuda.is_available())
         with state.main_process_first():
             # Sums differ in their last bits between processes: all take those of the first.
-            if state.is_main_process:
+            if state.is_main_process and not (self.folder / FRAME_WEIGHTS).is_file():
                 chosen = evenly(rows, _STANDARD_FRAMES)
                 encoder.standardise(front_frames(self.train_scenes, frames, chosen))
                 save_frame_encoder(self.folder, encoder)
             else:
-                load_frame_encoder(self.folder, encoder)
+                self._take_kept(encoder)
+            if state.is_main_process:
+                keep_front_camera(self.folder, self.train_scenes, frames)
         if torch.cuda.is_available():
             encoder.cuda()
         return encoder
+
+    def _take_kept(self, encoder: FrameEncoder) -> None:
+        """Take the standardisation that the run began with.
+
+        Raises:
+            ContractError: the file is damaged, or of another trunk; names both.
+        """
+        trained = weights_hash(encoder.trunk)
+        load_frame_encoder(self.folder, encoder)
+        found = weights_hash(encoder.trunk)
+        if found != trained:
+            expected = f"{trained}, that of stage {FRAMES}; remove the file to have it made again"
+            raise ContractError(f"trunk in {self.folder / FRAME_WEIGHTS}", found, expected)
 
     def _own_trunk(self, rows: np.ndarray, stop_after_steps: int | None) -> nn.Module:
         settings = self.recipe.stage(FRAMES)
@@ -174,11 +194,11 @@ class CodebookTraining:
             front_frames(self.val_scenes, frames, few),
         )
         if done:
-            _load_averaged(task.module, folder)
+            load_averaged(task.module, folder, recipe)
             return task.module.trunk  # type: ignore[return-value]
         trained = run_training(task, recipe, folder, stop_after_steps, self.progress)
         self._require(folder, settings.run.steps)
-        _load_averaged(trained, folder)  # as the first process has it
+        load_averaged(trained, folder, recipe)  # as the first process has it
         return trained.trunk  # type: ignore[return-value]
 
     def _data(self, encoder: FrameEncoder) -> dict[str, PairData]:
@@ -280,11 +300,11 @@ class CodebookTraining:
         """Return a stage's averaged networks, trained unless they are done."""
         folder = self._folder(recipe.stage, recipe, recipe.run.steps)
         if _finished(folder, recipe, recipe.run.steps):
-            _load_averaged(task.module, folder)
+            load_averaged(task.module, folder, recipe)
             return task.module.eval().to(encoder.centre.device)
         trained = run_training(task, recipe, folder, stop_after_steps, self.progress)
         self._require(folder, recipe.run.steps)
-        _load_averaged(trained, folder)  # as the first process has it
+        load_averaged(trained, folder, recipe)  # as the first process has it
         return trained.eval()
 
     def _folder(self, name: str, recipe: FrameRun | DynamicsRun, steps: int) -> Path:
@@ -298,6 +318,8 @@ class CodebookTraining:
             source = self.stages_of / name
             try:
                 done = _finished(source, recipe, steps)
+                if name == FRAMES and done:
+                    self._check_shown_as_much(self.stages_of)
             except ContractError as error:
                 logger.info("stage %s is trained here: %s", name, error)
                 return folder
@@ -308,6 +330,16 @@ class CodebookTraining:
                 aside.replace(folder)
                 logger.info("stage %s is that of %s", name, self.stages_of)
         return folder
+
+    def _check_shown_as_much(self, other: Path) -> None:
+        """Check that stage 0 of another run was shown the frames that this one may be.
+
+        Raises:
+            ContractError: it was not; names both.
+        """
+        found, own = run_recipe(other).data.odometry_share, self.recipe.data.odometry_share
+        if found != own:
+            raise ContractError(f"data.odometry_share of {other}", found, str(own))
 
     def _require(self, folder: Path, steps: int) -> None:
         """Check that a stage is at its end before anything builds on it."""
@@ -325,11 +357,7 @@ def _finished(folder: Path, recipe: FrameRun | DynamicsRun, steps: int) -> bool:
     if not check_folder(folder, recipe):
         return False
     state = load_checkpoint(folder)
-    return state is not None and int(state["step"]) >= steps
-
-
-def _load_averaged(module: nn.Module, folder: Path) -> None:
-    state = load_checkpoint(folder)
     if state is None:
-        raise FileNotFoundError(f"{folder} has no checkpoint")
-    module.load_state_dict(state["averaged"])
+        return False
+    check_checkpoint(folder, state, recipe)
+    return int(state["step"]) >= steps

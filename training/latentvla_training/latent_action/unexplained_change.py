@@ -9,15 +9,14 @@ first, what crosses with neither. Two pictures, odometry and the camera's mount:
 from __future__ import annotations
 
 import hashlib
-import io
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from latentvla_training.data.whole_file import write_whole
 from latentvla_training.latent_action.codes import scenes_identity
+from latentvla_training.latent_action.kept_array import kept_array
 from latentvla_training.latent_action.pairs import Pairs
 from latentvla_training.latent_action.scene_set import SceneSet, front_frames
 from latentvla_training.latent_action.settings import FrameSettings
@@ -113,15 +112,8 @@ def unexplained_change(
     for decides in (pairs.earlier, pairs.later, pairs.motion):
         digest.update(np.ascontiguousarray(decides).tobytes())
     path = folder / f"{digest.hexdigest()[:16]}-{scenes_identity(scenes)}.npy"
-    if path.is_file():
-        kept: F32 = np.load(path)
-        if kept.shape == (len(pairs), WIDTH):
-            return kept
-    found = _maps(scenes, pairs, settings, progress)
-    content = io.BytesIO()
-    np.save(content, found)
-    write_whole(path, content.getvalue())
-    return found
+    shape = (len(pairs), WIDTH)
+    return kept_array(path, shape, np.float32, lambda: _maps(scenes, pairs, settings, progress))
 
 
 def _maps(scenes: SceneSet, pairs: Pairs, settings: FrameSettings, progress: bool) -> F32:
@@ -134,8 +126,8 @@ def _maps(scenes: SceneSet, pairs: Pairs, settings: FrameSettings, progress: boo
     frames = [
         cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in front_frames(scenes, settings, rows)
     ]
-    intrinsics = _of_encoder(scenes.column("intrinsics")[rows, 0], settings)
-    mounts = scenes.column("ego_from_camera")[rows, 0].astype(np.float64)
+    intrinsics = _of_encoder(scenes.front_column("intrinsics")[rows], settings)
+    mounts = scenes.front_column("ego_from_camera")[rows].astype(np.float64)
     earlier, later = places.reshape(2, -1)
     shown = tqdm(
         range(len(pairs)), "unexplained change", unit="pair", disable=not progress, leave=False

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from latentvla_training.data import bag_messages, bag_writer
+from latentvla_training.data import bag_messages, bag_writer, commands
 from latentvla_training.data.bag_export import export_bag
 from latentvla_training.data.bag_import import BagTopics, bag_scenes
 from latentvla_training.data.bag_reader import BagContentError
@@ -18,7 +18,7 @@ from latentvla_training.data.commands import Import
 from latentvla_training.data.episode_signals import EPOCH_NS, episode_odometry, step_stamp_ns
 from latentvla_training.data.image_encoding import decode_views, encode_jpeg
 from latentvla_training.data.scene import Scene
-from latentvla_training.data.shards import DiskFullError, ShardReader
+from latentvla_training.data.shards import DiskFullError, ShardReader, write_shard
 from latentvla_training.data.world_adapter import episode_scenes
 from latentvla_training.teacher.processor import expected_rig, rig_identity
 from latentvla_training.teacher.settings import PictureSettings
@@ -316,6 +316,23 @@ def test_sqlite_recordings_are_read_too(
         assert database.execute("select count(*) from messages").fetchone()[0] > 100
     scene = next(bag_scenes(copy))
     assert scene.view_jpegs == world_scenes[scene.stamp_ns].view_jpegs
+
+
+def test_scenes_of_another_size(episode: Episode, renderer: Any, tmp_path: Path) -> None:
+    """``bag import --image-size 512x256``, as recipes base need; the default as without it."""
+    export_bag(episode, tmp_path / "drive", renderer=renderer, width=512, height=256, duration_s=3)
+    for name, size in (("large", "512x256"), ("small", "256x128")):
+        out = tmp_path / f"{name}.parquet"
+        assert commands.Import(tmp_path / "drive", out, image_size=size)() == 0
+    large, small = (ShardReader([tmp_path / f"{name}.parquet"]) for name in ("large", "small"))
+    assert large.views(0, 512, 256).shape == (4, 256, 512, 3)
+    assert large.columns["intrinsics"][0, 0, 0, 0] == pytest.approx(
+        2.0 * small.columns["intrinsics"][0, 0, 0, 0]
+    )
+    write_shard(tmp_path / "default.parquet", bag_scenes(tmp_path / "drive"))
+    default = (tmp_path / "default.parquet").read_bytes()
+    assert commands.Import(tmp_path / "drive", tmp_path / "again" / "default.parquet")() == 0
+    assert (tmp_path / "again" / "default.parquet").read_bytes() == default
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x89MCAP0\r\n garbage"])

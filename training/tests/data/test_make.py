@@ -10,13 +10,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from latentvla_training.data import make, scene_table, shards
+from latentvla_training.data import commands, make, scene_table, shards
 from latentvla_training.data.labels import RoadIndex
 from latentvla_training.data.parallel import map_unordered
+from latentvla_training.data.shard_footer import shard_info
 from latentvla_training.data.world_adapter import SceneSettings
 from latentvla_training.world.episode import Episode, Event, EventName
 from latentvla_training.world.road_map import RoadMap
@@ -165,6 +167,7 @@ def test_map_yields_every_item_once(workers: int) -> None:
 _MAPS_SLOWLY = r"""
 import os, time
 from latentvla_training.data.parallel import map_unordered
+from latentvla_training.data.shard_footer import shard_info
 def task(index):
     os.write(1, f"{os.getpid()}\n".encode())  # one write: two workers' lines never mix
     time.sleep(60)
@@ -359,3 +362,48 @@ def test_scenes_of_an_older_version_are_made_again(
     reader = shards.load_split("val", tmp_path)
     assert np.isfinite(reader.columns["expert_pdms"]).all()
     assert np.isfinite(reader[0].labels.pdm_reference_10hz).all()
+
+
+def test_pictures_of_another_size_are_made_beside_not_over(
+    calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """``world make --image-size 512x256``, as recipes base need, cannot undo those of nano."""
+    monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path / "small"))
+    assert commands.Make("val", episodes=1)() == 0
+    small = next(shards.split_folder("val").glob("*.parquet"))
+    plain = make.make_split(
+        "val", root=tmp_path / "plain", max_episodes=1, progress=False, settings=SceneSettings()
+    )
+    assert shard_info(small).content_sha256 == plain.hashes[small.stem]  # as without the option
+    assert shard_info(small).recipe == plain.recipe
+    before = small.read_bytes()
+    with pytest.raises(ContractError, match=r"\(256, 128\), expected \(512, 256\).*LATENTVLA_DATA"):
+        commands.Make("val", episodes=1, image_size="512x256")()
+    assert small.read_bytes() == before
+    monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path / "large"))
+    capsys.readouterr()
+    assert commands.Make("val", episodes=1, image_size="512x256")() == 0
+    assert "val: " in capsys.readouterr().out
+    reader = shards.load_split("val")
+    assert reader.views(0, 512, 256).shape == (4, 256, 512, 3)
+    small_reader = shards.ShardReader([small])
+    focal, twice = (r.columns["intrinsics"][0, 0, 0, 0] for r in (small_reader, reader))
+    assert twice == pytest.approx(2.0 * focal)  # the same field of view
+    with pytest.raises(ContractError, match=r"\(512, 256\), expected \(256, 128\)"):
+        commands.Make("val", episodes=1)()
+    monkeypatch.setattr(make, "split_networks", lambda _: ["val-0000"])
+    monkeypatch.setitem(make.DEFAULT_EPISODES, "val", 1)
+    calls.clear()
+    assert len(make.ensure_split("val").paths) == 1 and not calls  # it keeps to their size
+    assert commands.Make("val", episodes=1, rebuild="all")() == 0
+    assert shards.load_split("val").views(0, 256, 128).shape == (4, 128, 256, 3)
+
+
+@pytest.mark.parametrize(
+    "size", ["", "512", "512x", "512x256x3", "-512x256", "0x0", "16x16", "512 x 256", "99999x256"]
+)
+def test_sizes_that_no_picture_has_are_refused(size: str) -> None:
+    with pytest.raises(ContractError, match="--image-size"):
+        commands.Make("val", image_size=size)()
+    with pytest.raises(ContractError, match="--image-size"):
+        commands.Import(Path("bag"), Path("out.parquet"), image_size=size)()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from latentvla_training.engine.checkpoint import load_checkpoint, save_checkpoint
+from latentvla_training.engine.checkpoint import (
+    CHECKPOINT,
+    checkpoint_step,
+    load_checkpoint,
+    save_checkpoint,
+)
 from latentvla_training.engine.loop import (
     check_folder,
     learning_rate,
@@ -139,6 +145,21 @@ def test_folder_of_another_recipe_is_refused(recipe: Recipe, tmp_path: Path) -> 
     other = replace(recipe, run=replace(recipe.run, seed=1))
     with pytest.raises(ContractError, match=r"run\.seed: 0 there, 1 here"):
         run_training(LineTask(other), other, tmp_path, progress=False)
+
+
+def test_checkpoint_of_another_recipe_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    """Of the same shape, so that its weights would do; one that does not say whose it is, goes."""
+    other = replace(recipe, run=replace(recipe.run, seed=1))
+    for name, each in (("own", recipe), ("other", other)):
+        run_training(LineTask(each), each, tmp_path / name, stop_after_steps=1, progress=False)
+    shutil.copy(tmp_path / "other" / CHECKPOINT, tmp_path / "own")
+    with pytest.raises(ContractError, match=r"own/checkpoint\.pt.*run\.seed: 1 there, 0 here"):
+        run_training(LineTask(recipe), recipe, tmp_path / "own", progress=False)
+    state = load_checkpoint(tmp_path / "own")
+    assert state is not None and build(Recipe, state.pop("recipe"), "checkpoint") == other
+    save_checkpoint(tmp_path / "own", state)
+    run_training(LineTask(recipe), recipe, tmp_path / "own", progress=False)
+    assert checkpoint_step(tmp_path / "own") == recipe.run.steps
 
 
 def test_a_setting_that_came_later_does_not_end_old_runs(recipe: Recipe, tmp_path: Path) -> None:

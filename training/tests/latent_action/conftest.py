@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from latentvla_training.data.scene import RECOVERY, Scene, SceneLabels
 from latentvla_training.data.shards import ShardReader, split_folder, write_shard
+from latentvla_training.latent_action.release import release_run
 from latentvla_training.latent_action.settings import CodebookRecipe, load_codebook_recipe
+from latentvla_training.latent_action.training import CodebookTraining
 
 from latentvla_ros.contract import Command
 
@@ -117,3 +120,27 @@ def reader(splits: Path) -> ShardReader:
 def recipe() -> CodebookRecipe:
     """The shipped recipe ``smoke``."""
     return load_codebook_recipe("smoke")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run ``run`` and its release ``released`` beside the data they were made of."""
+    place = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTVLA_DATA", str(place / "data"))
+        make_splits()
+        recipe = load_codebook_recipe("smoke")
+        CodebookTraining(recipe, place / "run", progress=False).run()
+        release_run(place / "run", place / "released")
+    shutil.rmtree(place / "data" / "codes")  # the codes that were named: here they are made anew
+    for path in (place / "data" / "cache" / "frames").rglob("test-*.npy"):
+        path.unlink()
+    return place
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of all of it for one test."""
+    shutil.copytree(trained, tmp_path / "copy")
+    monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path / "copy" / "data"))
+    return tmp_path / "copy"

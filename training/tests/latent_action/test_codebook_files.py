@@ -38,37 +38,18 @@ from latentvla_training.latent_action.naming import (
     recorded_names,
 )
 from latentvla_training.latent_action.release import name_released, names_beside_codes, release_run
-from latentvla_training.latent_action.settings import CodebookRecipe, load_codebook_recipe
+from latentvla_training.latent_action.settings import CodebookRecipe
 from latentvla_training.latent_action.training import CodebookTraining
 from latentvla_training.teacher.dataset import check_codes
 
 from latentvla_ros.contract import ContractError
 
-from .conftest import episode_scenes, make_splits
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run ``run`` and its release ``released`` beside the data they were made of."""
-    place = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LATENTVLA_DATA", str(place / "data"))
-        make_splits()
-        recipe = load_codebook_recipe("smoke")
-        CodebookTraining(recipe, place / "run", progress=False).run()
-        release_run(place / "run", place / "released")
-    shutil.rmtree(place / "data" / "codes")  # the codes that were named: here they are made anew
-    for path in (place / "data" / "cache" / "frames").rglob("test-*.npy"):
-        path.unlink()
-    return place
+from .conftest import episode_scenes
 
 
 @pytest.fixture
-def splits(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of all of it for one test."""
-    shutil.copytree(trained, tmp_path / "copy")
-    monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path / "copy" / "data"))
-    return tmp_path / "copy"
+def splits(finished: Path) -> Path:
+    return finished
 
 
 @pytest.fixture

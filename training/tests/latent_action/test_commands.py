@@ -83,6 +83,7 @@ def test_smoke(
         ("encode --codebook ./none", "codebook release"),
         ("report --runs ./none --out none.md", "codebook train"),
         ("report --train-shards 0", "--train-shards"),
+        ("describe --processes 0", "--processes"),
     ],
 )
 def test_mistakes_end_in_one_line(

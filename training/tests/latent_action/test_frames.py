@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from latentvla_training.data.shards import ShardReader
+from latentvla_training.data.shards import ShardReader, write_shard
 from latentvla_training.latent_action.codebook import load_run
 from latentvla_training.latent_action.feature_store import ensure_features, store_folder
 from latentvla_training.latent_action.frame_encoder import FrameEncoder, freeze
+from latentvla_training.latent_action.pairs import find_pairs
 from latentvla_training.latent_action.pretraining import (
     FramePretrainingTask,
     change_colours,
@@ -19,11 +20,18 @@ from latentvla_training.latent_action.pretraining import (
     vicreg,
 )
 from latentvla_training.latent_action.scene_set import SceneSet, front_frames
-from latentvla_training.latent_action.settings import CodebookRecipe, FrameSettings
+from latentvla_training.latent_action.settings import (
+    CodebookRecipe,
+    DynamicsSettings,
+    FrameSettings,
+)
 from latentvla_training.latent_action.training import CodebookTraining
+from latentvla_training.latent_action.unexplained_change import unexplained_change
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.torchvision_operators import declare_missing_operators
+
+from .conftest import episode_scenes
 
 declare_missing_operators()  # before transformers is imported by any test
 
@@ -186,6 +194,33 @@ def test_features_are_kept_and_told_apart(reader: ShardReader, tmp_path: Path) -
     assert times == [path.stat().st_mtime_ns for path in files]
     torch.manual_seed(1)
     assert store_folder(FrameEncoder(SMALL), tmp_path) != store_folder(encoder, tmp_path)
-    files[0].write_bytes(files[0].read_bytes()[:-20])
-    with pytest.raises(ContractError, match="remove it"):
-        ensure_features(encoder, scenes, tmp_path, progress=False)
+    before = store.gather(np.arange(26))
+    whole = [path.read_bytes() for path in files]
+    files[0].write_bytes(whole[0][:-200])
+    again = ensure_features(encoder, scenes, tmp_path, progress=False)
+    assert [path.read_bytes() for path in files] == whole
+    assert torch.equal(again.gather(np.arange(26)), before)
+
+
+def test_recordings_of_other_views_have_features(reader: ShardReader, tmp_path: Path) -> None:
+    """A recording of two cameras beside Scenes of one: its front frames are as good as theirs."""
+    second = [
+        replace(
+            scene,
+            view_jpegs=(*scene.view_jpegs, b""),
+            view_mask=np.array([True, False]),
+            intrinsics=np.repeat(scene.intrinsics, 2, axis=0),
+            ego_from_camera=np.repeat(scene.ego_from_camera, 2, axis=0),
+        )
+        for scene in episode_scenes("bag-00", 5.0)
+    ]
+    write_shard(tmp_path / "bag.parquet", second)
+    scenes = SceneSet([reader, ShardReader([tmp_path / "bag.parquet"])])
+    torch.manual_seed(0)
+    encoder = FrameEncoder(SMALL)
+    store = ensure_features(encoder, scenes, tmp_path, progress=False)
+    wanted = encoder.encode(front_frames(scenes, SMALL, [30]))
+    torch.testing.assert_close(store.gather(np.array([30])), wanted, atol=2e-3, rtol=2e-3)
+    pairs = find_pairs(scenes, DynamicsSettings())
+    maps = unexplained_change(scenes, pairs, SMALL, tmp_path, progress=False)
+    assert np.isfinite(maps).all() and (pairs.earlier >= 26).any()

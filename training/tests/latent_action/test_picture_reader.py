@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from latentvla_training.data.shards import ShardReader, load_split
+from latentvla_training.data.shards import ShardReader, load_split, write_shard
 from latentvla_training.latent_action.codebook import load_codebook, load_run, release
 from latentvla_training.latent_action.encoding import encode_scenes, pair_data
 from latentvla_training.latent_action.pairs import find_pairs
@@ -22,6 +22,8 @@ from latentvla_training.latent_action.settings import CodebookData, CodebookReci
 from latentvla_training.latent_action.training import CodebookTraining
 
 from latentvla_ros.contract import ContractError
+
+from .conftest import picture
 
 
 @pytest.fixture
@@ -89,6 +91,45 @@ def test_hidden_odometry_decides_nothing(
     monkeypatch.setattr(SceneSet, "column", lied)
     for name, value in weights("two").items():
         assert torch.equal(value, told[name]), name
+
+
+def test_renders_beside_a_hidden_path_teach_stage_0_nothing(
+    scarce: CodebookRecipe, recipe: CodebookRecipe, splits: Path
+) -> None:
+    """Another recovery start of the drive without odometry: the same encoder; of the other not."""
+    scenes = training_scenes(scarce.data)
+    odometry = scenes_with_odometry(scenes, scarce.data)
+    assert odometry is not None
+    shards = {bool(odometry[row]): path for row, path in zip((0, 13), scenes.paths, strict=True)}
+
+    def learned(recipe: CodebookRecipe, folder: str) -> str:
+        return CodebookTraining(recipe, splits / folder, progress=False).frame_encoder().identity()
+
+    def render_anew(path: Path) -> None:
+        kept = list(ShardReader([path]))
+        assert kept[-1].token.endswith("r")
+        write_shard(path, [*kept[:-1], replace(kept[-1], view_jpegs=(picture(500.0),))])
+
+    told, scarcely = learned(recipe, "told"), learned(scarce, "scarcely")
+    assert told != scarcely
+    assert learned(scarce, "scarcely") == scarcely  # what a run began with stays
+    render_anew(shards[False])
+    assert learned(scarce, "hidden") == scarcely
+    assert learned(recipe, "all") != told
+    render_anew(shards[True])
+    assert learned(scarce, "shown") != scarcely
+
+
+def test_stage_0_is_not_taken_from_a_run_that_was_shown_more(
+    scarce: CodebookRecipe, recipe: CodebookRecipe, splits: Path
+) -> None:
+    CodebookTraining(recipe, splits / "told", progress=False).run()
+    for folder, stages_of in (("own", None), ("taken", splits / "told")):
+        CodebookTraining(scarce, splits / folder, False, stages_of).frame_encoder()
+    own, taken = (
+        (splits / folder / "frame_encoder.safetensors").read_bytes() for folder in ("own", "taken")
+    )
+    assert own == taken
 
 
 def test_codes_are_read_off_pictures_alone(trained: Path, splits: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,14 +14,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from latentvla_training.data.commands import Import
 from latentvla_training.data.shards import split_folder, write_shard
-from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.checkpoint import checkpoint_step, load_checkpoint
 from latentvla_training.latent_action.codebook import load_run, run_recipe
 from latentvla_training.latent_action.encoding import pair_codes
 from latentvla_training.latent_action.frame_encoder import freeze
+from latentvla_training.latent_action.scene_set import frames_to_learn_from
 from latentvla_training.latent_action.settings import CodebookRecipe, load_codebook_recipe
 from latentvla_training.latent_action.training import CodebookTraining, StageInterrupted
+from latentvla_training.planner.dataset import evenly
 
+import latentvla_ros
 from latentvla_ros.contract import ContractError
 
 from .conftest import episode_scenes
@@ -127,35 +130,44 @@ def test_interrupted_stages_go_on_to_the_same_end(splits: Path, recipe: Codebook
 
 
 _RUN = """
-import sys
+import sys, time
 from pathlib import Path
+from latentvla_training.engine import loop
 from latentvla_training.latent_action.settings import load_codebook_recipe
 from latentvla_training.latent_action.training import CodebookTraining
-CodebookTraining(load_codebook_recipe(sys.argv[1]), Path(sys.argv[2]), progress=False).run()
+save = loop.save_checkpoint
+def pause(folder, state):
+    save(folder, state)
+    if (folder.name, state["step"]) == (sys.argv[3], 2):
+        print("there", flush=True)
+        time.sleep(600)
+loop.save_checkpoint = pause
+recipe = load_codebook_recipe(sys.argv[1])
+CodebookTraining(recipe, Path(sys.argv[2]), progress=False).run(controls=True)
 """
 
 
 def test_killed_in_every_stage(splits: Path, recipe: CodebookRecipe) -> None:
-    """kill -9 as soon as a stage has a checkpoint, stage by stage; the end is the same."""
+    """kill -9 in the middle of a stage, stage by stage, controls too; the end is the same."""
     path, folder = splits / "recipe.yaml", splits / "killed"
     path.write_text(_recipe_text(recipe))
-    for stage in ("frames", "environment", "ego"):
+    same = load_codebook_recipe(str(path))
+    for number, stage in enumerate(STAGES):
         process = subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(path), str(folder)],
+            [sys.executable, "-c", _RUN, str(path), str(folder), stage],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        checkpoint = folder / stage / "checkpoint.pt"
-        while not checkpoint.is_file() and process.poll() is None:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert checkpoint.is_file()
-    same = load_codebook_recipe(str(path))
-    train(same, folder)
-    train(same, splits / "whole")
-    assert_same(splits / "whole", folder, ("frames", "environment", "ego"))
+        assert process.stdout is not None and b"there\n" in iter(process.stdout.readline, b"")
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        assert checkpoint_step(folder / stage) == 2 < same.stage(stage).run.steps
+        assert not any((folder / later).exists() for later in STAGES[number + 1 :])
+    train(same, folder, controls=True)
+    train(same, splits / "whole", controls=True)
+    assert_same(splits / "whole", folder, STAGES)
 
 
 def test_two_processes_share_the_batches_of_every_stage(
@@ -173,6 +185,32 @@ def test_two_processes_share_the_batches_of_every_stage(
     for stage in ("frames", "environment", "ego"):
         assert all(torch.isfinite(value).all() for value in weights(folder, stage).values())
     assert load_run(folder).recipe.name == recipe.name
+
+
+def test_stage_0_learns_from_a_recorded_bag(
+    splits: Path, recipe: CodebookRecipe, tmp_path: Path
+) -> None:
+    """The demo bag as ``bag import`` makes it, beside the Scenes of the splits."""
+    bag = Path(latentvla_ros.__file__).parent / "data" / "demo_bag"
+    assert Import(bag, tmp_path / "bags" / "demo.parquet")() == 0
+    data = replace(recipe.data, recordings=(str(tmp_path / "bags"),))
+    told = CodebookTraining(replace(recipe, data=data), splits / "bag", progress=False)
+    recorded = told.train_scenes.readers[1]
+    assert len(recorded) > 20 and recorded.columns["view_mask"].shape == (len(recorded), 4)
+    shown = evenly(
+        np.flatnonzero(frames_to_learn_from(told.train_scenes, data)), recipe.pretraining.run.passes
+    )
+    assert (shown >= 26).sum() >= 6  # of the recording, behind 26 Scenes
+    encoder = told.frame_encoder()
+    assert checkpoint_step(splits / "bag" / "frames") == recipe.pretraining.run.steps
+    plain = CodebookTraining(recipe, splits / "plain", progress=False).frame_encoder()
+    name = "averaged.trunk.layers.0.weight"
+    first, second = (weights(splits / run, "frames")[name] for run in ("bag", "plain"))
+    assert not torch.equal(first, second)
+    frames = told.train_scenes.front(30, recipe.frames)[None]
+    assert float((encoder.encode(frames) - plain.encode(frames)).abs().max()) > 0.0
+    pairs = told._data(encoder)["train"].pairs
+    assert (pairs.earlier >= 26).any()  # and its odometry makes pairs
 
 
 def _recipe_text(recipe: CodebookRecipe) -> str:
