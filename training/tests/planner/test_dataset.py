@@ -92,7 +92,8 @@ def test_failed_examples_are_left_out(reader: ShardReader) -> None:
     known = np.array([[True, False]] * 3 + [[False, False]] + [[True, True]])
     columns = {"expert_pdms": scores, "expert_epdms": lights, "future_mask": known}
     columns["tags"] = np.array(["clear", "clear,recovery", "clear,recovery", "fog", "night"])
-    scored = SimpleNamespace(columns=columns, has_odometry=np.array([True] * 5))
+    has_odometry = np.array([True] * 5)
+    scored = SimpleNamespace(columns=columns, has_odometry=has_odometry, assumed="")
     kept = scenes_to_learn_from(scored)  # type: ignore[arg-type]
     assert kept.tolist() == [0, 2, 3]
     pictures = SimpleNamespace(

@@ -347,7 +347,7 @@ def test_runs_of_recipes_as_they_are_are_fresh_whatever_their_seed(places: Place
     written = {
         "planner": own,
         "teacher/a": noted,
-        "teacher/vision": vision_recipe(teacher),
+        "teacher/vision": vision_recipe(noted),
         "trunk": load_trunk_recipe("nano"),
         "pseudo": load_pseudo_recipe("nano"),
         "codebook/a": replace(codebook, seed=1),

@@ -89,7 +89,8 @@ def test_a_name_that_is_nowhere_says_what_there_is() -> None:
 
 def test_what_others_published_is_not_released(run: TeacherRun, tmp_path: Path) -> None:
     model = replace(run.recipe.model, source="Qwen/Qwen2.5-VL-3B-Instruct")
-    other = replace(run, recipe=replace(run.recipe, model=model))
+    vision = replace(run.recipe.vision, enabled=False)
+    other = replace(run, recipe=replace(run.recipe, model=model, vision=vision))
     with pytest.raises(ContractError, match=r"model\.source"):
         release(other, tmp_path / "x")
 
