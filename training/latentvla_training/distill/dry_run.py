@@ -82,18 +82,22 @@ def dry_runs(
         planner = StudentPlanner(config)
         source = TeacherStates(width, config.width, pooling)
         online = PlannerOnFeatures(planner, source, *settings)
-    yield one_step(ONLINE, online, _scenes(planner, recipe, shape, heads.run.batch_size), heads)
+    yield one_step(
+        ONLINE, online.train(), _scenes(planner, recipe, shape, heads.run.batch_size), heads
+    )
     own, phase = student.planner_config(config), recipe.reasoner
     if student.taught:
         with device:
             planner = StudentPlanner(own)
             reasoner = ReasonerOnFeatures(planner, make_source(planner, student, pooling))
         batch = _scenes(planner, recipe, shape, phase.run.batch_size)
-        yield one_step(LESSONS, reasoner, batch, phase)
+        yield one_step(LESSONS, reasoner.train(), batch, phase)
     with device:
         planner = StudentPlanner(own)
         plan = StudentOnFeatures(planner, make_source(planner, student, pooling), *settings)
-    yield one_step(FUSION, plan, _scenes(planner, recipe, shape, heads.run.batch_size), heads)
+    yield one_step(
+        FUSION, plan.train(), _scenes(planner, recipe, shape, heads.run.batch_size), heads
+    )
 
 
 def teacher_shape(teacher: TeacherRecipe) -> tuple[int, int]:

@@ -218,7 +218,7 @@ class Describe:
         recipe = load_codebook_recipe(self.recipe)
         print(describe(recipe))
         for step in dry_run(recipe, self.processes) if self.dry_run else ():
-            print(step.line())
+            print(step.lines())
         return 0
 
 

@@ -19,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.torchvision_operators import declare_missing_operators
-from latentvla_training.engine.loop import make_optimizer
 from latentvla_training.engine.pretrained import from_pretrained
 from latentvla_training.latent_action.codebook import empty_reader
 from latentvla_training.latent_action.dynamics import EGO, ENVIRONMENT, Batch, LatentDynamics
@@ -29,6 +28,7 @@ from latentvla_training.latent_action.picture_reader import PICTURES, PictureRea
 from latentvla_training.latent_action.pretraining import FramePretraining
 from latentvla_training.latent_action.settings import DINOV2, OWN, CodebookRecipe
 from latentvla_training.latent_action.unexplained_change import WIDTH as CHANGE_WIDTH
+from latentvla_training.planner.dry_run import DryRun, dry_device, one_step
 
 #: Whose shapes are known here without a connection: those of its published config.json.
 DINOV2_BASE = "facebook/dinov2-with-registers-base"
@@ -63,31 +63,6 @@ class StageCost:
             f"{self.passes // self.batch_size:,} steps of {self.batch_size}, "
             f"{self.passes * self.training_flops / 1e15:,.3f} PFLOP; weights, gradients and AdamW "
             f"{16.0 * self.parameters / _GIB:,.2f} GiB"
-        )
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one optimiser step of a stage was.
-
-    Attributes:
-        stage: its name. device: where. batch_size: pairs (stage 0: frames). losses: their names.
-        trained: parameters that moved. peak_bytes: of memory on a GPU; 0 on the meta device.
-    """
-
-    stage: str
-    device: str
-    batch_size: int
-    losses: tuple[str, ...]
-    trained: int
-    peak_bytes: int
-
-    def line(self) -> str:
-        """Return it in a line for people."""
-        memory = f", peak {self.peak_bytes / _GIB:.1f} GiB" if self.peak_bytes else ""
-        return (
-            f"  {self.stage}: one step of {self.batch_size} on {self.device}: "
-            f"{self.trained / 1e6:,.1f} M parameters trained by {', '.join(self.losses)}{memory}"
         )
 
 
@@ -218,7 +193,7 @@ def describe(recipe: CodebookRecipe) -> str:
     return "\n".join([*lines, *(cost.line() for cost in count(recipe, encoder))])
 
 
-def dry_run(recipe: CodebookRecipe, processes: int = 1) -> list[Step]:
+def dry_run(recipe: CodebookRecipe, processes: int = 1) -> list[DryRun]:
     """Make one optimiser step of every stage of a recipe, at full shape.
 
     Args:
@@ -227,41 +202,11 @@ def dry_run(recipe: CodebookRecipe, processes: int = 1) -> list[Step]:
     Raises:
         ContractError: a weight that is to be trained gets no gradient; names it.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "meta")
-    encoder = shaped_encoder(recipe)
-    return [
-        _step(name, module, recipe, encoder, processes, device)
-        for name, module in stages(recipe, encoder, device)
-    ]
-
-
-def _step(
-    name: str,
-    module: nn.Module,
-    recipe: CodebookRecipe,
-    encoder: FrameEncoder,
-    processes: int,
-    device: torch.device,
-) -> Step:
-    settings = recipe.stage(name)
-    size = max(1, settings.run.batch_size // processes)
-    optimizer = make_optimizer(module, settings.optimizer)
-    batch = random_batch(name, recipe, encoder, size, device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        half = settings.run.mixed_precision == "bf16"
-        with torch.autocast("cuda", torch.bfloat16, enabled=half):
-            losses = module(batch)
-    else:
-        losses = module(batch)
-    torch.stack([loss.float() for loss in losses.values()]).sum().backward()
-    trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
-    unreached = [weight for weight, value in trained.items() if value.grad is None]
-    if unreached:
-        wanted = "one for every weight that is trained"
-        raise ContractError(f"gradients of stage {name}", f"none for {unreached[:3]}", wanted)
-    torch.nn.utils.clip_grad_norm_(trained.values(), settings.optimizer.clip)
-    optimizer.step()
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-    moved = sum(parameter.numel() for parameter in trained.values())
-    return Step(name, device.type, size, tuple(losses), moved, peak)
+    device, encoder = dry_device(), shaped_encoder(recipe)
+    found = []
+    for name, module in stages(recipe, encoder, device):
+        settings = recipe.stage(name)
+        size = max(1, settings.run.batch_size // processes)
+        batch = random_batch(name, recipe, encoder, size, device)
+        found.append(one_step(f"stage {name}", module, batch, settings))
+    return found

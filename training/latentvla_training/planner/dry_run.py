@@ -32,7 +32,7 @@ class DryRun:
     """What one step was.
 
     Attributes:
-        what: was trained. device: where. batch_size: Scenes. losses: their names.
+        what: was trained. device: where. batch_size: examples. losses: their names.
         trained: parameters that moved. peak_bytes: of memory on a GPU; 0 on the meta device.
     """
 
@@ -47,7 +47,7 @@ class DryRun:
         """Return it in a line for people."""
         memory = f", peak {self.peak_bytes / 2**30:.1f} GiB" if self.peak_bytes else ""
         return (
-            f"  one step of {self.what}, {self.batch_size} Scenes on {self.device}: "
+            f"  one step of {self.what}, a batch of {self.batch_size} on {self.device}: "
             f"{self.trained / 1e6:,.1f} M parameters trained by {', '.join(self.losses)}{memory}"
         )
 
@@ -75,7 +75,9 @@ def dry_run(recipe: Recipe) -> DryRun:
     device = dry_device()
     with device:
         module = TrainedPlanner(recipe, any_quality())
-    return one_step("the planner", module, random_batch(module, recipe.run.batch_size), recipe)
+    return one_step(
+        "the planner", module.train(), random_batch(module, recipe.run.batch_size), recipe
+    )
 
 
 def one_step(
@@ -84,7 +86,8 @@ def one_step(
     """Make one optimiser step of a module as the loop does, where its weights are.
 
     Args:
-        what: is trained, in words. batch: of Scenes, anywhere. recipe: of optimiser and run.
+        what: is trained, in words. module: in the mode that it is trained in.
+        batch: anywhere. recipe: of optimiser and run.
 
     Raises:
         ContractError: a weight that is to be trained gets no gradient; names it.
@@ -94,7 +97,6 @@ def one_step(
     mixed = device.type == "cuda" and recipe.run.mixed_precision == "bf16"
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    module.train()
     with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
         losses = module({name: value.to(device) for name, value in batch.items()})
     torch.stack([loss.float() for loss in losses.values()]).sum().backward()
@@ -107,7 +109,8 @@ def one_step(
     optimizer.step()
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     count = sum(parameter.numel() for parameter in trained.values())
-    return DryRun(what, device.type, recipe.run.batch_size, tuple(losses), count, peak)
+    size = len(next(iter(batch.values())))
+    return DryRun(what, device.type, size, tuple(losses), count, peak)
 
 
 def random_inputs(planner: StudentPlanner, batch_size: int) -> dict[str, Tensor]:

@@ -54,10 +54,11 @@ def test_a_step_of_every_stage(name: str) -> None:
     wanted = ["environment", "ego"]
     wanted[1:1] = ["pictures"] if recipe.pictures_alone else []
     wanted[:0] = ["frames"] if recipe.frames.encoder == "own" else []
-    assert [step.stage for step in steps] == [stage.stage for stage in counted] == wanted
+    assert [step.what for step in steps] == [f"stage {name}" for name in wanted]
+    assert [stage.stage for stage in counted] == wanted
     for step, stage in zip(steps, counted, strict=True):
         assert (step.device, step.trained) == ("meta", stage.parameters)
-        assert step.batch_size == recipe.stage(step.stage).run.batch_size // 2
+        assert step.batch_size == recipe.stage(stage.stage).run.batch_size // 2
     assert "features" in steps[-1].losses
     assert ("ego_motion" in steps[-1].losses) == bool(recipe.loss.ego_motion)
 
@@ -97,7 +98,10 @@ def test_describe_prints_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert Describe("base", dry_run=True, processes=8)() == 0
     printed = capsys.readouterr().out
     assert "Scenes of 512x256" in printed and "100,000 steps of 512" in printed
-    assert "ego: one step of 64 on meta: 172.5 M parameters trained by features" in printed
+    assert (
+        "one step of stage ego, a batch of 64 on meta: 172.5 M parameters trained by features"
+        in printed
+    )
     with pytest.raises(ContractError, match="--processes"):
         Describe("base", processes=0)()
 
