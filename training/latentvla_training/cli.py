@@ -15,6 +15,7 @@ from latentvla_ros.contract import ContractError
 from latentvla_training.closed_loop.commands import Drive
 from latentvla_training.data.commands import Bag, World
 from latentvla_training.distill.commands import Distill
+from latentvla_training.engine.launch import leave_group
 from latentvla_training.latent_action.commands import Codebook
 from latentvla_training.pipeline.commands import All
 from latentvla_training.planner.commands import (
@@ -229,7 +230,9 @@ def main() -> None:
         description=__doc__,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
-    sys.exit(run(command))
+    status = run(command)
+    leave_group()
+    sys.exit(status)
 
 
 def run(command: Callable[[], int]) -> int | str:

@@ -57,3 +57,13 @@ def launch(arguments: list[str], processes: int) -> int:
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command += ["latentvla_training.cli", *arguments]
     return subprocess.call(command, env=environment)
+
+
+def leave_group() -> None:
+    """Leave the group of processes, if in one: torch may abort a process that ends within it."""
+    if "torch" not in sys.modules:
+        return
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
