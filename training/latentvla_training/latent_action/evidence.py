@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from latentvla_training.data.shards import ShardReader, load_split
+from latentvla_training.engine.run_cost import run_cost
 from latentvla_training.latent_action.codebook import Codebook, load_run, load_stage
 from latentvla_training.latent_action.codes import scenes_identity
 from latentvla_training.latent_action.dynamics import (
@@ -38,6 +39,7 @@ from latentvla_training.latent_action.motion_reader import (
     fit_motion_reader,
 )
 from latentvla_training.latent_action.pairs import MOTION_SCALE, scaled_motion
+from latentvla_training.latent_action.picture_reader import PICTURES
 from latentvla_training.latent_action.probes import (
     F64,
     one_hot,
@@ -50,6 +52,9 @@ from latentvla_training.latent_action.stages import PairData, perplexity
 SHUFFLED, UNEXPLAINED = "shuffled", "unexplained_change"
 #: What answers the probes, in the order of the report.
 SOURCES = (EGO, ENVIRONMENT, ONE_STAGE, SHUFFLED, CONTINUOUS, UNEXPLAINED)
+
+#: Stages that are trained, each in a folder of its run.
+_TRAINED = ("frames", ENVIRONMENT, PICTURES, EGO, ONE_STAGE, CONTINUOUS)
 
 #: At least so much perplexity, overall and at every position (experiments.md section 5).
 LEAST_PERPLEXITY, LEAST_POSITION_PERPLEXITY = 8.0, 4.0
@@ -114,6 +119,7 @@ class RunEvidence:
                 }
                 for name in self.data
             },
+            "costs": self._costs(),
             "stages": {},
             "ego_probe": {},
             "agent_probe": {},
@@ -139,6 +145,11 @@ class RunEvidence:
             **self._stage_figures(self.codebook.ego),
             "ego_probe": self._ego_probe(inputs),
         }
+
+    def _costs(self) -> dict[str, dict[str, float]]:
+        """Return what every stage that is kept has cost, by its name."""
+        found = {stage: run_cost(self.run / stage) for stage in _TRAINED}
+        return {stage: cost for stage, cost in found.items() if cost}
 
     def stages(self) -> Iterator[tuple[str, LatentDynamics]]:
         """Yield the stages that the run has; controls may be absent."""

@@ -32,6 +32,15 @@ _TITLES = {
     "unexplained_change": "unexplained change itself",
 }
 
+#: Stages of a run in the order of their training.
+_STAGES = {
+    "frames": "0: frame encoder, self-supervised",
+    "environment": "1: environment",
+    "pictures": "1: its reader off pictures",
+    "ego": "2: ego",
+    "one_stage": "control: codes in one stage",
+    "continuous": "control: continuous bottleneck",
+}
 
 _NAMING = (
     "Names follow from the motion by a rule (ours, `latent_action/naming.py`), over pairs of one "
@@ -100,6 +109,7 @@ def document(result: dict[str, Any], picture: str) -> str:
         *_change_text(pooled["agent_probe"]),
         "## Swapping ego codes",
         _swap_text(pooled["swap"]),
+        *_cost_section(pooled.get("costs", {})),
         "## Gates",
         _gate_table(result["gates"], runs),
         "## What each ego code means",
@@ -208,6 +218,33 @@ def _stage_table(stages: dict[str, Any]) -> str:
             ]
         )
     return md.table(["", "perplexity", "by position", "gain over copy", "weighted by change"], rows)
+
+
+def _cost_section(costs: dict[str, Any]) -> list[str]:
+    """Return a heading, a table and a note; nothing where no stage noted what it has cost."""
+    if not costs:
+        return []
+    rows = [
+        [
+            _STAGES[stage],
+            _cell(_scaled(found["cpu_s"], 1 / 60), 1),
+            _cell(found["peak_gib"]),
+        ]
+        for stage, found in costs.items()
+    ]
+    return [
+        "## What a stage costs",
+        md.table(["stage", "CPU minutes", "peak memory, GiB"], rows),
+        "By each run's own log: CPU time of all its processes on the machine that trained it, and "
+        "the most memory held at once (on a GPU, of the GPU's). Interruptions add up.",
+    ]
+
+
+def _scaled(found: dict[str, Any], factor: float) -> dict[str, Any]:
+    """Return mean and spread of a figure in another unit."""
+    return {
+        name: None if found[name] is None else factor * found[name] for name in ("mean", "spread")
+    }
 
 
 def _one_second_text(meanings: Sequence[dict[str, Any]]) -> str:

@@ -55,6 +55,7 @@ def _group(files: Sequence[ResultFile]) -> list[str]:
                 sums,
                 calibration_of(found["calibration"]),
                 calibration_of(found["own_calibration"]),
+                costs=found.get("costs", {}),
             )
     # The table of the command itself, one level deeper.
     text = token_table(seeds, files[0].split).replace("\n## ", "\n#### ")

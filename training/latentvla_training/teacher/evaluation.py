@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from latentvla_ros.contract import NUM_LATENT_ACTIONS, ContractError
 from latentvla_training.data.whole_file import write_whole
+from latentvla_training.engine.run_cost import run_cost
 from latentvla_training.latent_action.codes import MISSING
 from latentvla_training.planner.dataset import collate
 from latentvla_training.report.identity import commit, teacher_recipe_hash
@@ -58,6 +59,7 @@ class SeedResult:
             the true ones; ``own_nll`` of codes when only t0 is known.
         calibration: of the teacher after the true codes; own_calibration: of its marginals.
         baselines: validation NLL by row and dropout of the ego state.
+        costs: of the stages ``vision`` and ``codes`` where they are kept, as ``run_cost`` tells.
     """
 
     identity: dict[str, Any]
@@ -65,6 +67,7 @@ class SeedResult:
     calibration: Calibration
     own_calibration: Calibration
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -74,6 +77,7 @@ class SeedResult:
             "calibration": self.calibration.to_json(),
             "own_calibration": self.own_calibration.to_json(),
             "baselines": self.baselines,
+            "costs": self.costs,
         }
 
 
@@ -310,8 +314,16 @@ def evaluate_seeds(
         train = open_coded_split(data.train_split, codes_folder, data)
         val = open_coded_split(data.val_split, codes_folder)
         control = load_teacher(blind[number], coded.codes.codebook_id) if blind else None
-        found[name] = evaluate_teacher(run, train, val, coded, control, progress)
+        result = evaluate_teacher(run, train, val, coded, control, progress)
+        found[name] = replace(result, costs=stage_costs(Path(place), run.recipe.name))
     return found
+
+
+def stage_costs(folder: Path, recipe: str) -> dict[str, dict[str, float]]:
+    """Return what the stages of a teacher's run have cost, by their names; {} of a released one."""
+    stages = {"vision": folder.parent / f"{recipe}-vision", "codes": folder}
+    found = {name: run_cost(place) for name, place in stages.items()}
+    return {name: cost for name, cost in found.items() if cost}
 
 
 def write_document(results: Mapping[str, SeedResult], split: str, path: Path) -> None:

@@ -84,7 +84,23 @@ def token_table(results: Mapping[str, SeedResult], split: str) -> str:
         ("Calibration of the marginals", "own_calibration"),
     ):
         lines += ["", f"## {title}", "", _calibration([getattr(r, name) for r in results.values()])]
+    lines += _costs([result.costs for result in results.values()])
     return "\n".join(lines) + "\n"
+
+
+def _costs(found: Sequence[Mapping[str, Mapping[str, float]]]) -> list[str]:
+    """Return what the stages of runs have cost; nothing where none is kept."""
+    rows = []
+    for stage, title in (("vision", "vision tower, once for all seeds"), ("codes", "codes")):
+        costs = [one[stage] for one in found if stage in one]
+        if costs:
+            minutes = ", ".join(f"{cost['cpu_s'] / 60:.1f}" for cost in costs)
+            peaks = ", ".join(f"{cost['peak_gib']:.2f}" for cost in costs)
+            rows.append((title, minutes, peaks))
+    if not rows:
+        return []
+    table = markdown.table(("stage", "CPU minutes", "peak memory, GiB"), rows)
+    return ["", "## What a stage cost, seed by seed", "", table]
 
 
 def passed(results: Mapping[str, SeedResult]) -> bool:

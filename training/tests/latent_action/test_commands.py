@@ -67,6 +67,10 @@ def test_smoke(
     text = page.read_text()
     for heading in ("The codebook", "Ablations", "Swapping", "Gates", "What they do not say"):
         assert heading in text
+    stages = {"frames", "environment", "ego", "one_stage", "continuous"}
+    assert set(result["runs"][0]["costs"]) == stages
+    assert result["pooled"]["costs"]["ego"]["cpu_s"]["mean"] > 0
+    assert "What a stage costs" in text and "| 2: ego |" in text
     assert "](latent_actions.jpg)" in text and (page.with_suffix(".jpg")).stat().st_size > 10_000
     passed = [all(one.values()) for one in result["gates"]]
     assert (code == 0) == all(passed)

@@ -153,6 +153,8 @@ def test_seeds_are_pooled_into_a_table(place: Place, recipe: TeacherRecipe) -> N
     assert first["identity"]["passes"] == 24 and first["identity"]["seed"] == 0
     teachers = {seed["identity"]["teacher_id"] for seed in document["seeds"].values()}
     assert len(teachers) == 2
+    assert set(first["costs"]) == {"codes"} and first["costs"]["codes"]["peak_gib"] > 0
+    assert "| codes | " in table and "| vision tower" not in table  # there was none
 
     with pytest.raises(ContractError, match="blank_images: true"):
         evaluate_seeds({"s0": places["s0"]}, [places["s1"]], place.codes, "test", progress=False)
