@@ -133,10 +133,10 @@ def _shipped(load: Callable[[str], Any], name: str) -> Any | None:
 
 
 def _noting(shipped: Any, found: Any) -> Any:
-    """Return a recipe with what a run notes of itself in it: seed, codebook, Scenes."""
+    """Return a recipe with what a run notes of itself: seed, codebook, Scenes, what was before."""
     noted = {
         name: getattr(found, name)
-        for name in ("seed", "codebook", "scenes")
+        for name in ("seed", "codebook", "scenes", "start_from")
         if hasattr(found, name)
     }
     if hasattr(found, "run"):

@@ -60,6 +60,8 @@ class Train:
     """Name below runs/teacher/, or a folder; RECIPE-sSEED by default."""
     vision_run: str = ""
     """Run of the vision stage; RECIPE-vision beside the run by default."""
+    start_from: str | None = None
+    """A run beside it or a released teacher to go on from; the recipe's own by default."""
     seed: int | None = None
     """Of weights, order and augmentation; the recipe's own by default."""
     processes: int = 1
@@ -76,6 +78,8 @@ class Train:
         if self.processes < 1:
             raise ContractError("--processes", self.processes, "at least 1")
         recipe = _recipe(self.recipe, self.model, self.seed)
+        if self.start_from is not None:
+            recipe = replace(recipe, start_from=self.start_from)
         folder = run_folder(self.run or f"{recipe.name}-s{recipe.run.seed}")
         vision = run_folder(self.vision_run) if self.vision_run else None
         vision = vision or folder.parent / f"{recipe.name}-vision"

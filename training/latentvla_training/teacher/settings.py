@@ -181,8 +181,8 @@ class TeacherRecipe:
         codebook, scenes: identities of the codebook and of the Scenes whose codes are learned;
             empty in a recipe that takes any. A run notes them, and goes on with no others.
         blank_images: train on pictures that are all black (the control that cannot see).
-        start_from: name of a run beside it whose averaged weights this one goes on from, instead of
-            a vision stage and an ego encoder; "" for none.
+        start_from: name of a run beside it whose averaged weights this one goes on from, or of a
+            released teacher, instead of a vision stage and an ego encoder; "" for none.
         ego_steps: of a net of ego state and command (``baselines.EgoCodesNet``) whose ego encoder
             the teacher starts from, so that what it has to learn is what pictures tell; 0 for none.
         model, pictures, data, augmentation, vision, cache, baseline: settings.

@@ -208,10 +208,22 @@ def train_teacher(
         assert isinstance(task.module, TrainedTeacher)
         start_from_ego_net(task.module.teacher, recipe, train, progress)
     if recipe.start_from and not begun:
-        before = load_teacher_run(folder.parent / recipe.start_from)
+        before = teacher_before(folder.parent, recipe.start_from)
         check_same_model(before.recipe, recipe)
         task.module.teacher.load_state_dict(before.teacher.state_dict())
     return run_training(task, recipe, folder, stop_after_steps, progress)
+
+
+def teacher_before(runs: Path, name: str) -> TeacherRun:
+    """Return what a run goes on from: a run of that name in a folder, or a released teacher.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    from latentvla_training.teacher.release import load_teacher
+
+    beside = runs / name
+    return load_teacher(beside if (beside / "recipe.yaml").is_file() else name)
 
 
 def check_same_model(before: TeacherRecipe, recipe: TeacherRecipe) -> None:

@@ -24,6 +24,7 @@ from latentvla_training.teacher.cache import (
 )
 from latentvla_training.teacher.model import make_teacher
 from latentvla_training.teacher.processor import load_processor
+from latentvla_training.teacher.release import release
 from latentvla_training.teacher.settings import TeacherRecipe, vision_recipe
 from latentvla_training.teacher.training import (
     TrainedTeacher,
@@ -252,6 +253,12 @@ def test_a_run_goes_on_from_another(place: Place, recipe: TeacherRecipe) -> None
         torch.testing.assert_close(after, before, atol=1e-6, rtol=1e-5)
     moved = train_teacher(on, runs / "on", runs / "none", place.codes, progress=False)
     assert not same(moved, first) and not (runs / "none").exists()
+    released = release(load_teacher_run(runs / "short"), place.root / "released")
+    later = replace(still, start_from=str(released))
+    taken = train_teacher(later, runs / "later", runs / "none", place.codes, progress=False)
+    assert isinstance(taken, TrainedTeacher)
+    for before, after in zip(first.parameters(), taken.parameters(), strict=True):
+        torch.testing.assert_close(after, before.half().float(), atol=1e-6, rtol=1e-5)
     wider = replace(on, model=replace(on.model, layers=on.model.layers + 1))
     with pytest.raises(ContractError, match="start_from short: model"):
         train_teacher(wider, runs / "wider", runs / "none", place.codes, progress=False)
