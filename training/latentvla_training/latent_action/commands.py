@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -169,9 +169,11 @@ class Report:
     runs: tuple[str, ...] = ("nano-s0",)
     """Names below runs/codebook/, or folders: seeds of one recipe. The first is explained."""
     json: Path | None = None
-    """Write the figures here."""
+    """Write the figures here; by default beside the Markdown file."""
     out: Path | None = _DOCUMENT
     """The Markdown file; the page of pictures goes beside it."""
+    splits: tuple[Literal["val", "test", "longtail", "ood"], ...] = ("test", "val")
+    """Networks to judge on; val alone while a recipe is being chosen."""
     ablations: tuple[str, ...] = ()
     """Runs of other recipes, to be compared in a table."""
     train_shards: int = 80
@@ -190,7 +192,10 @@ class Report:
             run_recipe(folder)
         if needs_launch(1):
             return launch(sys.argv[1:], 1)
-        result = make_report(folders, self.train_shards, self.json, self.out, ablations=ablations)
+        json = self.json or (self.out.with_suffix(".json") if self.out else None)
+        result = make_report(
+            folders, self.train_shards, json, self.out, ablations=ablations, splits=self.splits
+        )
         for figures, passed in zip(result["runs"], result["gates"], strict=True):
             for name, done in passed.items():
                 print(f"seed {figures['seed']}: {name}: {'passed' if done else 'NOT passed'}")

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from latentvla_training.data.shards import ShardReader, load_split
-from latentvla_training.engine.run_cost import run_cost
+from latentvla_training.engine.run_log import run_cost
 from latentvla_training.latent_action.codebook import Codebook, load_run, load_stage
 from latentvla_training.latent_action.codes import scenes_identity
 from latentvla_training.latent_action.dynamics import (
@@ -42,16 +42,19 @@ from latentvla_training.latent_action.pairs import MOTION_SCALE, scaled_motion
 from latentvla_training.latent_action.picture_reader import PICTURES
 from latentvla_training.latent_action.probes import (
     F64,
+    ProbeAnswer,
+    ask,
     one_hot,
-    partial_r2,
 )
 from latentvla_training.latent_action.scene_set import SceneSet
 from latentvla_training.latent_action.stages import PairData, perplexity
 
 #: Ego codes of other pairs; what stage 1 reads of a pair's unexplained change, which is no code.
 SHUFFLED, UNEXPLAINED = "shuffled", "unexplained_change"
+#: The speed at t0 in as many bins as there are codes: what a probe must not take for news.
+SPEED_AT_T0 = "speed_at_t0"
 #: What answers the probes, in the order of the report.
-SOURCES = (EGO, ENVIRONMENT, ONE_STAGE, SHUFFLED, CONTINUOUS, UNEXPLAINED)
+SOURCES = (EGO, ENVIRONMENT, ONE_STAGE, SHUFFLED, CONTINUOUS, SPEED_AT_T0, UNEXPLAINED)
 
 #: Stages that are trained, each in a folder of its run.
 _TRAINED = ("frames", ENVIRONMENT, PICTURES, EGO, ONE_STAGE, CONTINUOUS)
@@ -120,18 +123,28 @@ class RunEvidence:
                 for name in self.data
             },
             "costs": self._costs(),
+            "codebook_id": self.codebook.codebook_id,
             "stages": {},
             "ego_probe": {},
             "agent_probe": {},
         }
+        ego: dict[str, ProbeAnswer] = {}
+        agents: dict[str, ProbeAnswer] = {}
         for name, stage in self.stages():
             found["stages"][name] = self._stage_figures(stage)
             for source, inputs in self._inputs(name, stage):
-                found["ego_probe"][source] = self._ego_probe(inputs)
-                found["agent_probe"][source] = self._agent_probe(inputs)
+                ego[source] = self._ask_ego(inputs)
+                agents[source] = self._ask_agents(inputs)
+        ego[SPEED_AT_T0] = self._ask_ego_of_speed()
         change = self._unexplained_change()
         if change:
-            found["agent_probe"][UNEXPLAINED] = self._agent_probe(change)
+            agents[UNEXPLAINED] = self._ask_agents(change)
+        found["ego_probe"] = {name: ego_figures(answer) for name, answer in ego.items()}
+        found["agent_probe"] = {name: agent_figures(answer) for name, answer in agents.items()}
+        found["ahead"] = {
+            "ego_probe": ahead(ego, EGO, (ENVIRONMENT, SHUFFLED, SPEED_AT_T0)),
+            "agent_probe": ahead(agents, ENVIRONMENT, (EGO, SHUFFLED)),
+        }
         found["swap"] = self._swap_test()
         return found
 
@@ -143,7 +156,7 @@ class RunEvidence:
             "recipe": recipe.name,
             "seed": recipe.seed,
             **self._stage_figures(self.codebook.ego),
-            "ego_probe": self._ego_probe(inputs),
+            "ego_probe": ego_figures(self._ask_ego(inputs)),
         }
 
     def _costs(self) -> dict[str, dict[str, float]]:
@@ -183,8 +196,11 @@ class RunEvidence:
         }
         if used.min() >= 0:
             figures["perplexity"] = perplexity(used, size)
-            figures["position_perplexity"] = [
-                perplexity(used[:, place], size) for place in range(used.shape[1])
+            places = range(used.shape[1])
+            figures["position_perplexity"] = [perplexity(used[:, i], size) for i in places]
+            lengths = (used[data.pairs.interval == i] for i in np.unique(data.pairs.interval))
+            figures["position_perplexity_by_length"] = [
+                [perplexity(codes[:, i], size) for i in places] for codes in lengths
             ]
         return figures
 
@@ -209,29 +225,35 @@ class RunEvidence:
                 },
             )
 
-    def _ego_probe(self, inputs: dict[str, F64]) -> dict[str, Any]:
-        """Return partial R2 of (delta v, delta yaw) of every transition from all codes."""
-        read = {
-            part: inputs[part][question.pairs].reshape(len(question.pairs), -1)
-            for part, question in self.ego.items()
-        }
-        share = partial_r2(
-            self.ego["train"].data, self.ego["judged"].data, read["train"], read["judged"]
+    def _ask_ego(self, inputs: dict[str, F64]) -> ProbeAnswer:
+        """Ask (delta v, delta yaw) of every transition of all codes of a Scene."""
+        return self._ask_ego_of(
+            {
+                part: inputs[part][question.pairs].reshape(len(question.pairs), -1)
+                for part, question in self.ego.items()
+            }
         )
-        return {
-            "delta_v": share[0::2].tolist(),
-            "delta_yaw": share[1::2].tolist(),
-            "mean": float(share.mean()),
-        }
 
-    def _agent_probe(self, inputs: dict[str, F64]) -> dict[str, Any]:
-        """Return partial R2 of how a road user moves, from the first transition."""
-        read = {part: inputs[part][question.pairs] for part, question in self.agents.items()}
-        share = partial_r2(
-            self.agents["train"].data, self.agents["judged"].data, read["train"], read["judged"]
+    def _ask_ego_of_speed(self) -> ProbeAnswer:
+        """Ask the same of the speed at t0 alone, in bins that hold equally many Scenes."""
+        entries = self.codebook.recipe.model.codebook_size
+        edges = np.quantile(self.ego["train"].speed, np.arange(1, entries) / entries)
+        return self._ask_ego_of(
+            {
+                part: one_hot(np.digitize(question.speed, edges), entries)
+                for part, question in self.ego.items()
+            }
         )
-        named = zip(("x", "y", "distance"), share, strict=True)
-        return {**{name: float(value) for name, value in named}, "mean": float(share.mean())}
+
+    def _ask_ego_of(self, read: dict[str, F64]) -> ProbeAnswer:
+        ego = self.ego
+        return ask(ego["train"].data, ego["judged"].data, read["train"], read["judged"])
+
+    def _ask_agents(self, inputs: dict[str, F64]) -> ProbeAnswer:
+        """Ask how a road user moves of the codes of the first transition."""
+        read = {part: inputs[part][question.pairs] for part, question in self.agents.items()}
+        agents = self.agents
+        return ask(agents["train"].data, agents["judged"].data, read["train"], read["judged"])
 
     def _unexplained_change(self) -> dict[str, F64]:
         """Return what stage 1 reads of unexplained change, of every pair; {} if it reads none."""
@@ -300,17 +322,56 @@ def _read_swaps(
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
+def ego_figures(answer: ProbeAnswer) -> dict[str, Any]:
+    """Return partial R2 of delta v and of delta yaw of every transition, and their mean."""
+    share = answer.share
+    return {
+        "delta_v": share[0::2].tolist(),
+        "delta_yaw": share[1::2].tolist(),
+        "mean": float(share.mean()),
+    }
+
+
+def agent_figures(answer: ProbeAnswer) -> dict[str, float]:
+    """Return partial R2 of a road user's displacement ahead, to the left and in length; mean."""
+    named = zip(("x", "y", "distance"), answer.share, strict=True)
+    shares = {name: float(value) for name, value in named}
+    return {**shares, "mean": float(answer.share.mean())}
+
+
+def ahead(
+    answers: dict[str, ProbeAnswer], winner: str, others: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return how far the mean of one source is above 0 (``nothing``) and above others, paired."""
+    found = {"nothing": answers[winner].ahead_of(None)}
+    return found | {other: answers[winner].ahead_of(answers[other]) for other in others}
+
+
 def gates(figures: dict[str, Any]) -> dict[str, bool]:
-    """Return which of the codebook's gates a run passes."""
+    """Return which of the codebook's gates a run passes.
+
+    The winner of a probe is above nothing and above every other source that ``ahead`` names; of the
+    ego probe, where it is asked to say most of the answer, beyond the interval by network.
+    """
     stages = figures["stages"]
     passed = {
         f"perplexity of {name} codes": stages[name]["perplexity"] >= LEAST_PERPLEXITY
-        and min(stages[name]["position_perplexity"]) >= LEAST_POSITION_PERPLEXITY
+        and least_position_perplexity(stages[name]) >= LEAST_POSITION_PERPLEXITY
         for name in (EGO, ENVIRONMENT)
     }
-    ego, agents = figures["ego_probe"], figures["agent_probe"]
-    passed["ego codes win the ego probe"] = ego[EGO]["mean"] > ego[ENVIRONMENT]["mean"]
-    passed["environment codes win the agent probe"] = (
-        agents[ENVIRONMENT]["mean"] > agents[EGO]["mean"]
+    ego, agents = figures["ahead"]["ego_probe"], figures["ahead"]["agent_probe"]
+    swap = figures["swap"]
+    passed["ego codes win the ego probe"] = all(one["low"] > 0.0 for one in ego.values())
+    passed["environment codes win the agent probe"] = all(
+        one["value"] > 0.0 for one in agents.values()
+    )
+    passed["swapped ego codes move the motion their way"] = (
+        min(swap["correlation_x"], swap["correlation_yaw"]) > 0.0 and swap["right_way_x"] > 0.5
     )
     return passed
+
+
+def least_position_perplexity(stage: dict[str, Any]) -> float:
+    """Return the least perplexity of a position, over all pairs and over those of every length."""
+    by_length = [value for row in stage["position_perplexity_by_length"] for value in row]
+    return float(min(*stage["position_perplexity"], *by_length))

@@ -17,6 +17,11 @@ from latentvla_training.latent_action.scene_set import SceneSet
 
 #: A road user within this distance and this far from straight ahead is seen (60-degree camera).
 AGENT_RANGE_M, HALF_VIEW_RAD = 40.0, np.radians(28.0)
+#: Where curves over the speed may bend, m/s.
+_SPEED_KNOTS = np.arange(1.0, 17.0)
+#: Where curves over motion of either sign may bend, m, m/s, rad or rad/s.
+_HALF = np.array([0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0])
+_KNOTS = np.concatenate([-_HALF[::-1], _HALF])
 
 
 def known_at_t0(scenes: SceneSet, rows: NDArray[np.int64]) -> F64:
@@ -26,18 +31,31 @@ def known_at_t0(scenes: SceneSet, rows: NDArray[np.int64]) -> F64:
     return np.concatenate([dynamics[:, [0, 2]], command], axis=1).astype(np.float64)
 
 
+def curves_of_known(known: F64) -> F64:
+    """Return what hangs on speed, yaw rate and command (n, 5) by any curve, linearly (n, 83).
+
+    How the speed will change hangs on the speed by a curve, and by another one under every command:
+    codes that say no more than the speed at t0 would count as news otherwise.
+    """
+    speed = np.concatenate([known[:, :1], steps_of(known[:, 0], _SPEED_KNOTS)], axis=1)
+    by_command = [speed * command[:, None] for command in known[:, 2:].T]
+    return np.concatenate([known[:, 1:2], steps_of(known[:, 1]), speed, *by_command], axis=1)
+
+
 @dataclass(frozen=True)
 class EgoQuestion:
     """Scenes whose transitions are all whole, and how the ego's motion changes in each.
 
     Attributes:
         rows: (n,) of the Scenes. pairs: (n, K) of each. data: targets are delta v (m/s) and delta
-            yaw (rad) of every transition, transition-major (n, 2 K).
+            yaw (rad) of every transition, transition-major (n, 2 K); known are speed, yaw rate and
+            command at t0 and their curves. speed: (n,) at t0, m/s.
     """
 
     rows: NDArray[np.int64]
     pairs: NDArray[np.int64]
     data: ProbeData
+    speed: F64
 
 
 def ego_question(scenes: SceneSet, pairs: Pairs) -> EgoQuestion:
@@ -48,8 +66,10 @@ def ego_question(scenes: SceneSet, pairs: Pairs) -> EgoQuestion:
     change = speed[pairs.later[chosen]] - speed[pairs.earlier[chosen]]
     targets = np.stack([change, pairs.motion[chosen, 2]], axis=2).reshape(len(rows), -1)
     networks = scenes.column("network")[rows]
-    data = ProbeData(known_at_t0(scenes, rows), targets.astype(np.float64), networks)
-    return EgoQuestion(rows, chosen, data)
+    known = known_at_t0(scenes, rows)
+    all_known = np.concatenate([known, curves_of_known(known)], axis=1)
+    data = ProbeData(all_known, targets.astype(np.float64), networks)
+    return EgoQuestion(rows, chosen, data, known[:, 0])
 
 
 @dataclass(frozen=True)
@@ -100,14 +120,12 @@ def agent_question(scenes: SceneSet, pairs: Pairs) -> AgentQuestion:
     return AgentQuestion(index, ProbeData(known, asked, networks))
 
 
-def steps_of(values: F64) -> F64:
-    """Return values (n,) beyond each of fixed steps, (n, 14): any curve of them is linear in these.
+def steps_of(values: F64, knots: F64 = _KNOTS) -> F64:
+    """Return values (n,) beyond each knot, (n, knots): any curve of them is linear in these.
 
     Otherwise what hangs on the ego's motion by a curve (it stands, so the one ahead stands) would
     count as news about others.
     """
-    half = np.array([0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0])
-    knots = np.concatenate([-half[::-1], half])
     return np.asarray(np.maximum(values[:, None] - knots, 0.0))
 
 

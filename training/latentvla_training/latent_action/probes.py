@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from latentvla_training.report.network_sums import DRAWS
+
 F64 = NDArray[np.float64]
 
 #: Ridge penalties to choose from, on a fifth of the training networks.
@@ -61,8 +63,46 @@ class ProbeData:
         return len(self.targets)
 
 
-def partial_r2(train: ProbeData, test: ProbeData, train_inputs: F64, test_inputs: F64) -> F64:
-    """Return the share (T,) of the targets' rest on ``test`` that inputs explain.
+@dataclass(frozen=True)
+class ProbeAnswer:
+    """What inputs explain of what was left to explain, by network, so that intervals can be drawn.
+
+    Attributes:
+        missed, asked: (M, T) sums over the samples of every network of the squared error, and of
+            the square of what was left.
+    """
+
+    missed: F64
+    asked: F64
+
+    @property
+    def share(self) -> F64:
+        """Return the partial R2 (T,)."""
+        return self.shares(np.ones((1, len(self.asked))))[0]
+
+    def shares(self, weights: F64) -> F64:
+        """Return the partial R2 (S, T) with networks weighted (S, M)."""
+        return np.asarray(1.0 - weights @ self.missed / np.maximum(weights @ self.asked, 1e-12))
+
+    def ahead_of(self, other: ProbeAnswer | None) -> dict[str, float]:
+        """Return how far the mean share is above another's (None: above 0), and its interval.
+
+        Returns:
+            ``value``, ``low`` and ``high``: paired, 95 %, drawn by network.
+        """
+        networks = len(self.asked)
+        chances = np.full(networks, 1.0 / networks)
+        draws = np.random.default_rng(0).multinomial(networks, chances, DRAWS).astype(np.float64)
+        drawn = self.shares(draws).mean(axis=1)
+        value = self.share.mean()
+        if other is not None:
+            drawn, value = drawn - other.shares(draws).mean(axis=1), value - other.share.mean()
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def ask(train: ProbeData, test: ProbeData, train_inputs: F64, test_inputs: F64) -> ProbeAnswer:
+    """Ask how much of the targets' rest on ``test`` inputs explain.
 
     Args:
         train, test: samples of different networks. train_inputs, test_inputs: (N, D) of each.
@@ -73,8 +113,14 @@ def partial_r2(train: ProbeData, test: ProbeData, train_inputs: F64, test_inputs
     inputs = train_inputs - with_one(train.known) @ of_inputs
     test_inputs = test_inputs - with_one(test.known) @ of_inputs
     weights = ridge(inputs, rest, _best_penalty(inputs, rest, train.networks))
-    error = ((test_rest - test_inputs @ weights) ** 2).sum(axis=0)
-    return np.asarray(1.0 - error / np.maximum((test_rest**2).sum(axis=0), 1e-12))
+    missed = (test_rest - test_inputs @ weights) ** 2
+    of_network = test.networks == np.unique(test.networks)[:, None]  # (M, N)
+    return ProbeAnswer(of_network @ missed, of_network @ test_rest**2)
+
+
+def partial_r2(train: ProbeData, test: ProbeData, train_inputs: F64, test_inputs: F64) -> F64:
+    """Return the share (T,) that inputs explain: see ``ask``."""
+    return ask(train, test, train_inputs, test_inputs).share
 
 
 def held_out_networks(networks: NDArray[np.str_]) -> NDArray[np.bool_]:

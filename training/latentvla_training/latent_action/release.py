@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from latentvla_ros.contract import ContractError
 from latentvla_training.data.shards import load_split, split_shards
 from latentvla_training.data.whole_file import write_whole
+from latentvla_training.engine.run_log import log_entries
 from latentvla_training.latent_action.codebook import (
     MANIFEST,
     Codebook,
@@ -169,8 +170,7 @@ def _stage_recipe(run: Path, stage: str) -> dict[str, Any]:
 
 def _last_figures(run: Path, stage: str) -> dict[str, float]:
     """Return what a stage was validated at when it ended."""
-    lines = (run / stage / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    entries = [entry for entry in map(json.loads, lines) if "val/gain" in entry]
+    entries = [entry for entry in log_entries(run / stage) if "val/gain" in entry]
     return {
         name.removeprefix("val/"): value
         for name, value in entries[-1].items()

@@ -23,6 +23,7 @@ from latentvla_training.latent_action.meaning import (
     one_second,
 )
 from latentvla_training.latent_action.naming import name_codes
+from latentvla_training.latent_action.release import NAMED_SPLITS
 from latentvla_training.latent_action.report_page import document
 from latentvla_training.report.identity import commit
 
@@ -34,18 +35,19 @@ def make_report(
     out: Path | None = None,
     progress: bool = True,
     ablations: Sequence[Path] = (),
+    splits: Sequence[str] = NAMED_SPLITS,
 ) -> dict[str, Any]:
     """Judge finished runs, which differ by seed, and write what is found.
 
     Args:
         runs: folders. train_shards: that probes are fitted on, at most. json_path: of the figures.
         out: Markdown file; the page of pictures, of the first run, goes beside it.
-        ablations: folders of runs of other recipes, to be compared.
+        ablations: folders of runs of other recipes, to be compared. splits: to judge on.
 
     Raises:
         FileNotFoundError: a run is not finished. ContractError: they are of several recipes.
     """
-    evidence = Evidence.open(train_shards)
+    evidence = Evidence.open(train_shards, splits)
     found: list[dict[str, Any]] = []
     meanings: list[dict[str, Any]] = []
     for index, run in enumerate(runs):
@@ -58,6 +60,8 @@ def make_report(
         raise ContractError("--runs", recipes, "runs of one recipe, of different seeds")
     result = {
         "commit": commit(),
+        "train_shards": train_shards,
+        "splits": list(splits),
         "ships": shipped(runs[0]),
         "runs": found,
         "pooled": pool(found),
@@ -117,14 +121,16 @@ def _meanings(one: RunEvidence, picture: Path | None) -> list[dict[str, Any]]:
 
 def pool(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return mean and spread (standard deviation; None of one run) of every figure over runs."""
-    first = found[0]
+    known: dict[str, Any] = {}
+    for figures in reversed(found):  # the order of the first; what it lacks comes last
+        known = {**figures, **{name: known[name] for name in known if name not in figures}}
     pooled: dict[str, Any] = {}
-    for name, value in first.items():
+    for name, value in known.items():
         values = [figures.get(name) for figures in found]
         if isinstance(value, dict):
             present = [entry for entry in values if isinstance(entry, dict)]
             pooled[name] = pool(present)
-        elif isinstance(value, list):
+        elif isinstance(value, list) and not isinstance(value[0], list):
             pooled[name] = [
                 _mean([entry[place] for entry in values if entry]) for place in range(len(value))
             ]

@@ -11,7 +11,6 @@ from latentvla_training.latent_action.dynamics import EGO, ENVIRONMENT
 from latentvla_training.latent_action.evidence import (
     LEAST_PERPLEXITY,
     LEAST_POSITION_PERPLEXITY,
-    SOURCES,
     UNEXPLAINED,
 )
 from latentvla_training.latent_action.naming import (
@@ -21,26 +20,17 @@ from latentvla_training.latent_action.naming import (
     STRONG,
     TOLD_APART,
 )
+from latentvla_training.latent_action.report_tables import (
+    TITLES,
+    agent_table,
+    cell,
+    cost_section,
+    ego_table,
+    gate_table,
+    meaning_table,
+    stage_table,
+)
 from latentvla_training.report import markdown as md
-
-_TITLES = {
-    "ego": "ego codes",
-    "environment": "environment codes",
-    "one_stage": "codes in one stage",
-    "shuffled": "ego codes, shuffled",
-    "continuous": "continuous bottleneck",
-    "unexplained_change": "unexplained change itself",
-}
-
-#: Stages of a run in the order of their training.
-_STAGES = {
-    "frames": "0: frame encoder, self-supervised",
-    "environment": "1: environment",
-    "pictures": "1: its reader off pictures",
-    "ego": "2: ego",
-    "one_stage": "control: codes in one stage",
-    "continuous": "control: continuous bottleneck",
-}
 
 _NAMING = (
     "Names follow from the motion by a rule (ours, `latent_action/naming.py`), over pairs of one "
@@ -53,19 +43,13 @@ _NAMING = (
 )
 
 
-def _cell(found: dict[str, Any] | None, digits: int = 2) -> str:
-    if found is None:
-        return md.NONE
-    text, spread = md.number(found["mean"], digits), found["spread"]
-    return text if spread is None else f"{text} ± {md.number(spread, digits)}"
-
-
 def document(result: dict[str, Any], picture: str) -> str:
     """Return the text of the report."""
     runs, pooled = result["runs"], result["pooled"]
     seeds = ", ".join(str(figures["seed"]) for figures in runs)
     names = " ".join(f"{figures['recipe']}-s{figures['seed']}" for figures in runs)
     counts = runs[0]["counts"]
+    splits = " and ".join(result["splits"])
     sections = [
         "# Latent actions: what the codes mean, and what they do not",
         md.code(
@@ -74,48 +58,54 @@ def document(result: dict[str, Any], picture: str) -> str:
                 f"{figures['seed']}{' --controls' if 'one_stage' in figures['stages'] else ''}"
                 for figures in runs
             ),
-            f"latentvla-train codebook report --runs {names}",
+            f"latentvla-train codebook report --runs {names}{_options(result)}",
         ),
         f"Recipe `{runs[0]['recipe']}`, seed {seeds}; mean ± standard deviation over seeds where "
-        "there are several. Judged on the networks of test and val, which no stage and no probe "
+        f"there are several. Judged on the networks of {splits}, which no stage and no probe "
         f"was fitted on: {counts['judged']['pairs']} frame pairs. No language, map or box label is "
-        "read by any stage; labels of the world serve to judge.",
+        "read by any stage; labels of the world serve to judge. Codebooks: "
+        + ", ".join(f"`{figures['codebook_id']}`" for figures in runs)
+        + f"; commit {result['commit']}.",
         *_shipped_text(result.get("ships") or {}),
         "Odometry is used so: stage 1 is told the driven poses and the ego state. "
         + _share_text(runs[0])
         + _change_weight_text(runs[0])
         + _odometry_text(runs[0]),
         "## The codebook",
-        _stage_table(pooled["stages"]),
+        stage_table(pooled["stages"]),
         "Gain: share of the squared error of copying the earlier frame that the decoder takes "
         "away, over all places and weighted by how much a place changes, as in training. Required: "
         f"perplexity at least {LEAST_PERPLEXITY:.0f} overall and {LEAST_POSITION_PERPLEXITY:.0f} "
-        "at every position. Entries are revived in training only.",
+        "at every position, among transitions of every length alone as well. Entries are revived "
+        "in training only.",
         _one_second_text(result["meanings"]),
         "## What the codes say of the ego's motion",
-        _ego_table(pooled["ego_probe"]),
+        ego_table(pooled["ego_probe"]),
         "Share of (delta v, delta yaw) over each transition that a ridge regression reads off all "
-        "codes of a Scene, after speed, yaw rate and command at t0 are regressed out of both "
-        f"(partial R2; fitted on {counts['train']['ego_probe']} Scenes of training networks, "
-        f'judged on {counts["judged"]["ego_probe"]} of others). A code that means "current '
-        'speed" has 0 here.',
+        "codes of a Scene, after speed, yaw rate and command at t0, and any curve of the first two "
+        "under each command, are regressed out of both (partial R2; fitted on "
+        f"{counts['train']['ego_probe']} Scenes of training networks, judged on "
+        f"{counts['judged']['ego_probe']} of others). What says no more than the speed at t0 has 0 "
+        "here: the last row is a check of that.",
+        _ahead_text(EGO, [figures["ahead"]["ego_probe"] for figures in runs]),
         *_ablation_section(result),
         "## What the codes say of others",
-        _agent_table(pooled["agent_probe"]),
+        agent_table(pooled["agent_probe"]),
         "The same for the displacement (ahead, to the left, how far at all) of the nearest road "
         "user in view within 40 m over the first second, the ego's own motion regressed out "
         f"(fitted on {counts['train']['agent_probe']} Scenes, judged on "
         f"{counts['judged']['agent_probe']}).",
+        _ahead_text(ENVIRONMENT, [figures["ahead"]["agent_probe"] for figures in runs]),
         *_change_text(pooled["agent_probe"]),
         "## Swapping ego codes",
         _swap_text(pooled["swap"]),
-        *_cost_section(pooled.get("costs", {})),
+        *cost_section(pooled.get("costs", {})),
         "## Gates",
-        _gate_table(result["gates"], runs),
+        gate_table(result["gates"], runs),
         "## What each ego code means",
         f"Of seed {runs[0]['seed']}, over one second, on unseen networks. By position: share of "
         "pairs, mean delta v (m/s), delta yaw (degrees), metres driven; then its name.",
-        _meaning_table(result["meanings"]),
+        meaning_table(result["meanings"]),
         _NAMING,
         f"![Front frames a second apart, a row for every code]({picture})",
         "Each row: a code's number and share, and pairs of front frames a second apart whose "
@@ -135,6 +125,32 @@ def _shipped_text(ships: dict[str, Any]) -> list[str]:
         others = "; ".join(ships["other_settings"])
         text += f", made when the recipe was another ({others}): **this page is not about it**"
     return [f"{text}."]
+
+
+def _options(result: dict[str, Any]) -> str:
+    """Return the rest of the command that made the report, as far as it was given."""
+    text = f" --train-shards {result['train_shards']} --splits {' '.join(result['splits'])}"
+    if result["ablations"]:
+        names = " ".join(f"{one['recipe']}-s{one['seed']}" for one in result["ablations"])
+        text += f" --ablations {names}"
+    return text
+
+
+def _ahead_text(winner: str, runs: Sequence[dict[str, dict[str, float]]]) -> str:
+    """Return how far the mean of a probe's winner is above other sources, seed by seed."""
+    parts = []
+    for other in runs[0]:
+        found = "; ".join(
+            f"{md.number(one[other]['value'], 3)} [{md.number(one[other]['low'], 3)}, "
+            f"{md.number(one[other]['high'], 3)}]"
+            for one in runs
+        )
+        parts.append(f"above {TITLES.get(other, other)} by {found}")
+    return (
+        f"Means of the {TITLES[winner]}, seed by seed, with paired 95 % intervals by network: "
+        + ", ".join(parts)
+        + "."
+    )
 
 
 def _share_text(figures: dict[str, Any]) -> str:
@@ -204,49 +220,6 @@ def _ablation_section(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _stage_table(stages: dict[str, Any]) -> str:
-    rows = []
-    for name, figures in stages.items():
-        places = figures.get("position_perplexity")
-        rows.append(
-            [
-                _TITLES[name],
-                _cell(figures.get("perplexity"), 1),
-                " / ".join(md.number(place["mean"], 1) for place in places) if places else md.NONE,
-                _cell(figures["gain_over_copy"], 3),
-                _cell(figures["gain_over_copy_weighted"], 3),
-            ]
-        )
-    return md.table(["", "perplexity", "by position", "gain over copy", "weighted by change"], rows)
-
-
-def _cost_section(costs: dict[str, Any]) -> list[str]:
-    """Return a heading, a table and a note; nothing where no stage noted what it has cost."""
-    if not costs:
-        return []
-    rows = [
-        [
-            _STAGES[stage],
-            _cell(_scaled(found["cpu_s"], 1 / 60), 1),
-            _cell(found["peak_gib"]),
-        ]
-        for stage, found in costs.items()
-    ]
-    return [
-        "## What a stage costs",
-        md.table(["stage", "CPU minutes", "peak memory, GiB"], rows),
-        "By each run's own log: CPU time of all its processes on the machine that trained it, and "
-        "the most memory held at once (on a GPU, of the GPU's). Interruptions add up.",
-    ]
-
-
-def _scaled(found: dict[str, Any], factor: float) -> dict[str, Any]:
-    """Return mean and spread of a figure in another unit."""
-    return {
-        name: None if found[name] is None else factor * found[name] for name in ("mean", "spread")
-    }
-
-
 def _one_second_text(meanings: Sequence[dict[str, Any]]) -> str:
     """Return how the ego codes are used over transitions of one second alone."""
     places = range(len(meanings[0]["at"]))
@@ -272,26 +245,6 @@ def entropy_perplexity(shares: Sequence[float]) -> float:
     return float(np.exp(-(values * np.log(values)).sum()))
 
 
-def _ego_table(probe: dict[str, Any]) -> str:
-    rows = []
-    for source in (name for name in SOURCES if name in probe):
-        found = probe[source]
-        cells = [_cell(value, 3) for value in (*found["delta_v"], *found["delta_yaw"])]
-        rows.append([_TITLES[source], *cells, _cell(found["mean"], 3)])
-    transitions = len(rows[0][1:]) // 2
-    names = [f"{kind} {index + 1}" for kind in ("dv", "dyaw") for index in range(transitions)]
-    return md.table(["read off", *names, "mean"], rows)
-
-
-def _agent_table(probe: dict[str, Any]) -> str:
-    rows = [
-        [_TITLES[name], *(_cell(probe[name][key], 3) for key in ("x", "y", "distance", "mean"))]
-        for name in SOURCES
-        if name in probe
-    ]
-    return md.table(["read off", "ahead", "left", "how far", "mean"], rows)
-
-
 def _change_text(probe: dict[str, Any]) -> list[str]:
     if UNEXPLAINED not in probe:
         return []
@@ -307,43 +260,11 @@ def _swap_text(swap: dict[str, Any]) -> str:
     return (
         "The decoder predicts the later frame's features with the ego codes of another Scene; a "
         "small net, fitted on true frame pairs of training networks, reads the motion off earlier "
-        f"frame and prediction (on true pairs of unseen networks it has R2 {_cell(reader['x'])} "
-        f"ahead and {_cell(reader['yaw'])} in yaw). The change that it reads correlates with the "
-        f"true difference of the two Scenes' motions by {_cell(swap['correlation_x'])} ahead and "
-        f"{_cell(swap['correlation_yaw'])} in yaw; of swaps between motions more than 2 m apart "
-        f"{_cell(swap['right_way_x'])} move the right way."
-    )
-
-
-def _gate_table(passed: Sequence[dict[str, bool]], runs: Sequence[dict[str, Any]]) -> str:
-    headers = ["", *(f"seed {figures['seed']}" for figures in runs)]
-    rows = [
-        [name, *("passed" if one[name] else "**not passed**" for one in passed)]
-        for name in passed[0]
-    ]
-    return md.table(headers, rows)
-
-
-def _meaning_table(meanings: Sequence[dict[str, Any]]) -> str:
-    places = len(meanings[0]["at"])
-    headers = ["code", "share", *(f"position {place + 1}" for place in range(places))]
-    rows = [
-        [
-            str(entry["code"]),
-            f"{100 * entry['share']:.1f} %",
-            *(_meaning_cell(place) for place in entry["at"]),
-        ]
-        for entry in meanings
-    ]
-    return md.table(headers, rows)
-
-
-def _meaning_cell(found: dict[str, float]) -> str:
-    if found["share"] < 0.005:
-        return md.NONE
-    return (
-        f"{100 * found['share']:.0f} %: {found['delta_v']:+.1f}, {found['delta_yaw']:+.1f}, "
-        f"{found['driven']:.1f}; {found['name']}"
+        f"frame and prediction (on true pairs of unseen networks it has R2 {cell(reader['x'])} "
+        f"ahead and {cell(reader['yaw'])} in yaw). The change that it reads correlates with the "
+        f"true difference of the two Scenes' motions by {cell(swap['correlation_x'])} ahead and "
+        f"{cell(swap['correlation_yaw'])} in yaw; of swaps between motions more than 2 m apart "
+        f"{cell(swap['right_way_x'])} move the right way."
     )
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from latentvla_ros.contract import NUM_LATENT_ACTIONS, ContractError
 from latentvla_training.data.whole_file import write_whole
-from latentvla_training.engine.run_cost import run_cost
+from latentvla_training.engine.run_log import run_cost
 from latentvla_training.latent_action.codes import MISSING
 from latentvla_training.planner.dataset import collate
 from latentvla_training.report.identity import commit, teacher_recipe_hash

@@ -57,8 +57,10 @@ def test_smoke(
     result = json.loads(figures.read_text())
     assert [one["seed"] for one in result["runs"]] == [0, 1]
     assert set(result["runs"][0]["ego_probe"]) == {
-        "ego", "environment", "one_stage", "shuffled", "continuous",
+        "ego", "environment", "one_stage", "shuffled", "continuous", "speed_at_t0",
     }  # fmt: skip
+    assert set(result["runs"][0]["ahead"]["agent_probe"]) == {"nothing", "ego", "shuffled"}
+    assert result["runs"][0]["codebook_id"].startswith("smoke-")
     assert len(result["meanings"]) == 16
     assert {place["name"] for one in result["meanings"] for place in one["at"]} <= {
         "hold", "unclear", "slow", "speed up", "brake", "accelerate",
@@ -70,6 +72,8 @@ def test_smoke(
     stages = {"frames", "environment", "ego", "one_stage", "continuous"}
     assert set(result["runs"][0]["costs"]) == stages
     assert result["pooled"]["costs"]["ego"]["cpu_s"]["mean"] > 0
+    command = "codebook report --runs smoke-s0 smoke-s1 --train-shards 80 --splits test val"
+    assert f"{command} --ablations smoke-s1" in text and result["runs"][0]["codebook_id"] in text
     assert "What a stage costs" in text and "| 2: ego |" in text
     assert "](latent_actions.jpg)" in text and (page.with_suffix(".jpg")).stat().st_size > 10_000
     passed = [all(one.values()) for one in result["gates"]]

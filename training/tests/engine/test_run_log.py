@@ -1,10 +1,10 @@
-"""What a run has cost is read off its log, whatever became of the last line."""
+"""What a run has noted is read off its log, whatever became of the last line."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from latentvla_training.engine.run_cost import run_cost
+from latentvla_training.engine.run_log import log_entries, run_cost
 
 
 def test_last_validation_counts(tmp_path: Path) -> None:
@@ -15,6 +15,7 @@ def test_last_validation_counts(tmp_path: Path) -> None:
         '{"step": 4, "cost/cpu_s": 12.0, "cost/pea'
     )
     assert run_cost(tmp_path) == {"cpu_s": 9.0, "peak_gib": 0.75}
+    assert [entry["step"] for entry in log_entries(tmp_path)] == [1, 2, 3]
 
 
 def test_nothing_is_known_of_what_noted_nothing(tmp_path: Path) -> None:
