@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from latentvla_ros.contract import ContractError
+
+if TYPE_CHECKING:
+    from latentvla_training.latent_action.codebook import Codebook as LoadedCodebook
 
 #: The checkout's folder of codebook runs.
 _RUNS = Path(__file__).resolve().parents[3] / "runs" / "codebook"
@@ -20,6 +23,39 @@ def run_folder(name_or_path: str) -> Path:
     """Return the folder of a codebook's run given by name or path."""
     path = Path(name_or_path)
     return path if path.name != name_or_path else _RUNS / name_or_path
+
+
+def _said_of_released(name: str, codebook: LoadedCodebook) -> str:
+    """Say which codebook a name or folder stands for, and which run is newer than what ships."""
+    from latentvla_training.latent_action.codebook import MANIFEST, codebook_folder, released_folder
+    from latentvla_training.report.shipped import newer_run
+
+    folder = codebook_folder(name)
+    if folder.parent != released_folder():
+        return f"codebook {codebook.codebook_id}, of {folder}"
+    said = f"codebook {codebook.codebook_id}, that ships as {folder.name}"
+    newer = newer_run(folder / MANIFEST, _RUNS, lambda run: _finished(run, codebook.recipe.name))
+    if newer is None:
+        return said
+    return (
+        f"{said}\n{newer} is newer: codebook release --run {newer.name} --out FOLDER, then "
+        "--codebook FOLDER"
+    )
+
+
+def _finished(folder: Path, recipe: str) -> Path | None:
+    """Return the last checkpoint of a finished run of a recipe, None of any other run."""
+    from latentvla_training.engine.checkpoint import CHECKPOINT, checkpoint_step
+    from latentvla_training.latent_action.codebook import run_recipe
+    from latentvla_training.latent_action.dynamics import EGO
+
+    try:
+        found = run_recipe(folder)
+        steps = checkpoint_step(folder / EGO)
+    except ContractError:  # of another version, or damaged: its own commands say so
+        return None
+    done = found.name == recipe and steps >= found.stage(EGO).run.steps
+    return folder / EGO / CHECKPOINT if done else None
 
 
 @dataclass(frozen=True)
@@ -81,11 +117,18 @@ class Release:
     """Name below runs/codebook/, or a folder."""
     out: Path | None = None
     """Folder of the codebook; by default it goes among those that ship, under its recipe's name."""
+    replace: bool = False
+    """Take the place of a codebook that ships."""
 
     def __call__(self) -> int:
+        from latentvla_training.latent_action.codebook import released_folder, run_recipe
         from latentvla_training.latent_action.release import release_run
+        from latentvla_training.report.shipped import check_replaced
 
-        codebook = release_run(run_folder(self.run), self.out)
+        run = run_folder(self.run)
+        folder = self.out or released_folder() / run_recipe(run).name
+        check_replaced(folder, self.replace)
+        codebook = release_run(run, folder)
         print(codebook.codebook_id)
         return 0
 
@@ -149,6 +192,10 @@ class Encode:
             split_shards(split)
         if needs_launch(1):
             return launch(sys.argv[1:], 1)
+        if self.run:
+            print(f"codebook {codebook.codebook_id}, of the run {run_folder(self.run)}")
+        else:
+            print(_said_of_released(self.codebook, codebook))
         for split in self.split:
             path, made = encode_split(codebook, split)
             print(f"{path}: {'made' if made else 'was there'}")

@@ -43,7 +43,7 @@ def inventory(places: Places | None = None) -> list[Section]:
     return [
         _scenes(splits),
         runs(places.runs, splits, present),
-        released(places, splits),
+        released(places, splits, present),
         _codes(places.data, splits, present),
         _caches(places.data / "cache", splits),
         results(places.results, present),

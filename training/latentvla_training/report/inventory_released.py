@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,50 +20,54 @@ from latentvla_training.report.present import Present
 from latentvla_training.report.result_files import Kind, ResultFile, read_results
 from latentvla_training.report.run_records import other_settings
 
+#: Where codebooks lie among released weights.
+_CODEBOOKS = "codebook"
 
-def released(places: Places, splits: list[SplitOnDisk]) -> Section:
+
+def released(places: Places, splits: list[SplitOnDisk], present: Present) -> Section:
     """List bundles that ship, and every manifest of weights that come with the package."""
     here = {split.name: split.content_sha256 for split in splits}
     entries = []
     for path in sorted(places.bundles.glob("*/manifest.json")):
         if not path.parent.name.startswith("."):
-            entries.append(_bundle(path.parent, here))
+            entries.append(_bundle(path.parent, here, present))
     for path in sorted(places.released.rglob("*.json")):
-        entries += _manifest(path, places.released, here)
+        entries += _manifest(path, places.released, splits, present)
     headers = ("what", "id", "size", "made by", "scores")
     return Section("Released", headers, tuple(entries), "latentvla-train export --run nano")
 
 
-def _bundle(folder: Path, here: Mapping[str, str | None]) -> Entry:
+def _bundle(folder: Path, here: Mapping[str, str | None], present: Present) -> Entry:
     try:
         bundle = load_bundle(folder)
     except BundleError as error:
         return Entry((f"bundle {folder.name}", "", "", "", ""), (str(error),))
     manifest, made = bundle.manifest, bundle.manifest.provenance
     size = sum(bundle.file(name).stat().st_size for name in manifest.files)
-    scores = []
-    for split, figures in manifest.metrics.items():
-        ours = ((figures or {}).get("rows") or {}).get("ours") or {}
-        if "epdms" in ours:
-            scores.append(f"{split} EPDMS {100 * ours['epdms']:.1f}, ADE {ours['ade']:.2f} m")
     return Entry(
         (
             f"bundle {folder.name}",
             f"{manifest.bundle_id} {bundle.content_sha256[:10]}",
             megabytes(size),
             _made_by(made),
-            "; ".join(scores),
+            _scores({"metrics": manifest.metrics}),
         ),
-        _other_scenes(made, here),
+        (
+            *_other_scenes(made, here),
+            *(f"{why}; it runs as it is" for why in _other_codebook(manifest.codebook_id, present)),
+        ),
     )
 
 
-def _manifest(path: Path, root: Path, here: Mapping[str, str | None]) -> Iterator[Entry]:
+def _manifest(
+    path: Path, root: Path, splits: Sequence[SplitOnDisk], present: Present
+) -> Iterator[Entry]:
     """Yield the weights that a manifest names.
 
     ``{file: {sha256, ...}}``, or hashes by file as ``files`` or ``sha256``.
     """
     document = json_object(path)
+    here = {split.name: split.content_sha256 for split in splits}
     about = {
         name: {**value, "id": document.get("id") or document.get("codebook_id")}
         for name, value in document.items()
@@ -79,9 +83,13 @@ def _manifest(path: Path, root: Path, here: Mapping[str, str | None]) -> Iterato
     for name, found in about.items():
         file = path.parent / name
         made = {**found, **(found.get("provenance") or {})}
+        weights = file.suffix == ".safetensors"
         stale = list(_other_scenes(made, here))
         if isinstance(found.get("recipe"), dict):  # whole
             stale += other_settings(found["recipe"])
+            stale += _other_drives(found, splits) if weights else []
+        if weights and file.relative_to(root).parts[0] != _CODEBOOKS:
+            stale += _other_codebook(found.get("codebook_id"), present)
         size = ""
         if not file.is_file():
             stale.append("the file is gone")
@@ -96,7 +104,31 @@ def _manifest(path: Path, root: Path, here: Mapping[str, str | None]) -> Iterato
             or str(found["sha256"])[:10]
         )
         place = str(file.relative_to(root))
-        yield Entry((place, str(which), size, _made_by(made), ""), tuple(stale))
+        scores = _scores(found) if weights else ""
+        yield Entry((place, str(which), size, _made_by(made), scores), tuple(stale))
+
+
+def _scores(manifest: Mapping[str, Any]) -> str:
+    """Return the figures of a manifest: of a codebook's stages, a teacher or a planner."""
+    parts = []
+    for stage, figures in sorted(_mapping(manifest.get("validation")).items()):
+        kept = {name: _mapping(figures).get(name) for name in ("gain", "perplexity")}
+        text = ", ".join(f"{name} {value:.3g}" for name, value in kept.items() if value is not None)
+        parts.append(f"{stage} {text}")
+    metrics = _mapping(manifest.get("metrics"))
+    nats = _mapping(metrics.get("nll"))
+    if "teacher" in nats:
+        least = f", ego state and command {nats['ego_mlp']:.3f}" if "ego_mlp" in nats else ""
+        parts.append(f"{metrics.get('split')} {nats['teacher']:.3f} nats a code{least}")
+    for split, figures in metrics.items():
+        ours = _mapping(_mapping(_mapping(figures).get("rows")).get("ours"))
+        if "epdms" in ours:
+            parts.append(f"{split} EPDMS {100 * ours['epdms']:.1f}, ADE {ours['ade']:.2f} m")
+    return "; ".join(parts)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _made_by(made: Mapping[str, Any]) -> str:
@@ -122,6 +154,28 @@ def _other_scenes(made: Mapping[str, Any], here: Mapping[str, str | None]) -> tu
         for split, digest in found.items()
         if digest and (own := here.get(split)) and own != digest
     )
+
+
+def _other_drives(manifest: Mapping[str, Any], splits: Sequence[SplitOnDisk]) -> list[str]:
+    """Say that a codebook or teacher learned from other drives than those that are here."""
+    recipe = manifest["recipe"]
+    data = _mapping(recipe.get("data"))
+    found = manifest.get("scenes_id") or recipe.get("scenes")
+    if not found or data.get("recordings"):
+        return []
+    # A codebook sees the pictures of all drives alike.
+    share = 1.0 if "scenes_id" in manifest else data.get("odometry_share", 1.0)
+    return [
+        f"trained on Scenes {found}, here {here}"
+        for split in splits
+        if split.name == data.get("train_split")
+        and (here := split.scenes_id(data.get("max_shards", 0), share)) not in (None, found)
+    ]
+
+
+def _other_codebook(codebook_id: str | None, present: Present) -> list[str]:
+    """Say that a teacher or bundle speaks another codebook than the one that ships."""
+    return [f"speaks {why}" for why in present.other_codebook(codebook_id or "")]
 
 
 def results(folder: Path, present: Present) -> Section:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +29,39 @@ def teacher_place(name_or_path: str) -> str | Path:
     """Return what ``load_teacher`` finds a teacher by: a run's folder, or a released one's name."""
     folder = run_folder(name_or_path)
     return folder if (folder / "recipe.yaml").is_file() else name_or_path
+
+
+def _place_said(name: str) -> str:
+    """Say what a teacher's name stands for, and which finished run is newer than what ships."""
+    from latentvla_training.report.shipped import identity_of, newer_run
+    from latentvla_training.teacher.release import MANIFEST, read_manifest, released_folder
+
+    place = teacher_place(name)
+    if isinstance(place, Path):
+        return f"{name}: the run {place}"
+    manifest = released_folder() / name / MANIFEST
+    if not manifest.is_file() or manifest.parent.parent != released_folder():
+        return f"{name}: the folder {place}"
+    about = read_manifest(manifest.parent)
+    said = f"{name}: what ships, {identity_of(about)}"
+    recipes = {name, str(about.get("name"))}
+    newer = newer_run(manifest, _RUNS, lambda folder: _finished(folder, recipes))
+    return said if newer is None else f"{said}\n{newer} is newer: give {newer.name} for it"
+
+
+def _finished(folder: Path, recipes: Collection[str]) -> Path | None:
+    """Return the checkpoint of a finished run of one of these recipes, None of any other run."""
+    from latentvla_training.engine.checkpoint import CHECKPOINT, checkpoint_step
+    from latentvla_training.engine.loop import run_recipe
+    from latentvla_training.teacher.settings import TeacherRecipe
+
+    try:
+        found = run_recipe(TeacherRecipe, folder)
+        steps = checkpoint_step(folder)
+    except ContractError:  # a vision tower, or of another version
+        return None
+    done = found is not None and found.name in recipes and steps >= found.run.steps
+    return folder / CHECKPOINT if done else None
 
 
 def _recipe(name: str, model: str | None, seed: int | None) -> TeacherRecipe:
@@ -168,9 +202,13 @@ class Evaluate:
         places = {name: teacher_place(name) for name in self.runs}
         blind = [teacher_place(name) for name in self.blind]
         meter = CostMeter()
+        for name in places:
+            print(_place_said(name))
         results = evaluate_seeds(places, blind, Path(self.codes), self.split)
         table = token_table(results, self.split)
         print(table)
+        for name, result in results.items():
+            print(f"{name}: teacher {result.identity['teacher_id']}")
         print(f"{self.split}: {meter}")
         if self.json is not None:
             write_document(results, self.split, self.json)
@@ -199,7 +237,12 @@ class Cache:
     def __call__(self) -> int:
         from latentvla_training.data.shards import split_shards
         from latentvla_training.engine.cost_meter import CostMeter
-        from latentvla_training.teacher.cache import describe_cache, ensure_cache, scenes_as_shown
+        from latentvla_training.teacher.cache import (
+            describe_cache,
+            ensure_cache,
+            scenes_as_shown,
+            teacher_id,
+        )
         from latentvla_training.teacher.release import load_teacher
 
         if self.train_shards < 0:
@@ -207,6 +250,8 @@ class Cache:
         for split in self.split:
             split_shards(split)
         run = load_teacher(teacher_place(self.teacher))
+        print(_place_said(self.teacher))
+        print(f"teacher {teacher_id(run.recipe, run.teacher)} of codebook {run.recipe.codebook}")
         for split in self.split:
             meter = CostMeter()
             reader = scenes_as_shown(run, split, self.train_shards)
@@ -223,13 +268,24 @@ class Release:
     """Name below runs/teacher/, or a folder."""
     out: Path | None = None
     """Folder of the teacher; by default it goes among those that ship, under its recipe's name."""
+    replace: bool = False
+    """Take the place of a teacher that ships."""
     result: Path | None = None
     """JSON of teacher evaluate, whose figures go into the manifest."""
 
     def __call__(self) -> int:
-        from latentvla_training.teacher.release import release_run
+        from latentvla_training.engine.loop import run_recipe
+        from latentvla_training.report.shipped import check_replaced
+        from latentvla_training.teacher.release import release_run, released_folder
+        from latentvla_training.teacher.settings import TeacherRecipe
 
-        print(release_run(run_folder(self.run), self.out, self.result))
+        run = run_folder(self.run)
+        recipe = run_recipe(TeacherRecipe, run)
+        if recipe is None:
+            raise FileNotFoundError(f"{run} holds no teacher; train it first")
+        folder = self.out or released_folder() / recipe.name
+        check_replaced(folder, self.replace)
+        print(release_run(run, folder, self.result))
         return 0
 
 

@@ -140,7 +140,7 @@ def load_teacher(name_or_path: str | Path = "nano", codebook_id: str | None = No
 def _load_released(folder: Path) -> TeacherRun:
     from safetensors.torch import load_file
 
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     for name, wanted in manifest["sha256"].items():
         path = folder / name
         found = sha256_of(path) if path.is_file() else "no such file"
@@ -188,7 +188,12 @@ def _fill(teacher: Teacher, weights: dict[str, torch.Tensor], folder: Path) -> N
     teacher.vlm.tie_weights()
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a released teacher.
+
+    Raises:
+        ContractError: it is none.
+    """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))

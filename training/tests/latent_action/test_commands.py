@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from latentvla_training import cli
-from latentvla_training.latent_action import commands
+from latentvla_training.latent_action import codebook, commands
 from latentvla_training.latent_action.meaning import Motion, code_meanings, typical_pairs
 from latentvla_training.latent_action.report import pool
+from latentvla_training.report import shipped
+from latentvla_training.report.places import Places
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +46,7 @@ def test_smoke(
     arguments = ("encode", "--codebook", str(splits / "book"), "--split", "train", "test")
     assert outcome(monkeypatch, *arguments) == 0
     printed, beside = capsys.readouterr().out, splits / "data" / "codes" / codebook_id
+    assert f"codebook {codebook_id}, of {splits / 'book'}\n" in printed
     assert f"{beside / 'test.safetensors'}: was there" in printed  # release has named its codes
     assert f"{beside / 'train.safetensors'}: made" in printed
     assert f"{beside / 'names.json'}: made" in printed
@@ -78,6 +84,44 @@ def test_smoke(
     assert "](latent_actions.jpg)" in text and (page.with_suffix(".jpg")).stat().st_size > 10_000
     passed = [all(one.values()) for one in result["gates"]]
     assert (code == 0) == all(passed)
+
+
+def test_what_ships_is_named_and_replaced_only_when_asked(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ships = finished / "ships"
+    monkeypatch.setattr(commands, "_RUNS", finished / "runs")
+    monkeypatch.setattr(codebook, "released_folder", lambda: ships)
+    monkeypatch.setattr(shipped, "Places", lambda: Places(released=finished))
+    run = shutil.copytree(finished / "run", finished / "runs" / "smoke-s0")
+    shutil.copytree(run, finished / "runs" / "smoke-s1")
+    checkpoints = [path / "ego" / "checkpoint.pt" for path in sorted(run.parent.iterdir())]
+    for checkpoint in checkpoints:
+        os.utime(checkpoint, (1000, 1000))
+    release = ("release", "--run", str(run))
+    assert outcome(monkeypatch, *release) == 0  # nothing is there yet
+    codebook_id = capsys.readouterr().out.split()[-1]
+    said = outcome(monkeypatch, *release)
+    assert isinstance(said, str) and "--replace" in said and f"codebook {codebook_id}" in said
+    assert outcome(monkeypatch, *release, "--replace") == 0
+
+    encode = ("encode", "--codebook", "smoke", "--split", "test")
+    assert outcome(monkeypatch, *encode) == 0
+    printed = capsys.readouterr().out
+    assert f"codebook {codebook_id}, that ships as smoke\n" in printed
+    assert "is newer" not in printed
+    os.utime(checkpoints[1])
+    os.utime(ships / "smoke" / "manifest.json", (2000, 2000))
+    assert outcome(monkeypatch, *encode) == 0
+    hint = "smoke-s1 is newer: codebook release --run smoke-s1 --out FOLDER, then --codebook FOLDER"
+    assert hint in capsys.readouterr().out
+    path = run.parent / "smoke-s1" / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "name": "other"}))
+    assert outcome(monkeypatch, *encode) == 0
+    assert "is newer" not in capsys.readouterr().out  # of another recipe
+
+    assert outcome(monkeypatch, "encode", "--run", "smoke-s0", "--split", "test") == 0
+    assert f", of the run {run}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from latentvla_training.planner.trunk_pretraining import load_trunk_recipe
 from latentvla_training.report import identity, inventory_released
 from latentvla_training.report.inventory import inventory
 from latentvla_training.report.places import Entry, Places, Section, split_on_disk
+from latentvla_training.report.present import Present
 from latentvla_training.report.status import print_status
 from latentvla_training.teacher.cache import ensure_cache
 from latentvla_training.teacher.model import make_teacher
@@ -211,10 +212,13 @@ def test_a_bundle_that_does_not_verify_is_named(places: Places) -> None:
 
 
 def test_shipped_codebook_is_listed() -> None:
-    entries = inventory_released.released(Places(), []).entries
+    entries = inventory_released.released(Places(), [], Present()).entries
     found = next(entry for entry in entries if entry.cells[0].endswith("codebook.safetensors"))
     assert found.cells[1].startswith("nano-") and found.cells[3] == "nano, seed 0"
+    assert found.cells[4].startswith("ego gain 0.") and "; environment gain 0." in found.cells[4]
     assert all(why.startswith("recipe nano has changed") for why in found.stale)
+    found = next(entry for entry in entries if entry.cells[0].endswith("teacher.safetensors"))
+    assert found.cells[4].startswith("test 1.") and "nats a code, ego state and" in found.cells[4]
 
 
 def test_a_released_codebook_of_other_settings_than_its_recipe_is_stale(places: Places) -> None:
@@ -233,6 +237,69 @@ def test_a_released_codebook_of_other_settings_than_its_recipe_is_stale(places: 
     assert why.startswith("recipe nano has changed: loss.commitment: 9.0 there, ")
 
 
+def release_teacher(places: Places, **noted: Any) -> Path:
+    """Put the manifest of a teacher and a file for its weights there; returns the folder."""
+    folder = places.released / "teacher" / "mine"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "teacher.safetensors").write_bytes(b"weights")
+    recipe = replace(load_teacher_recipe("nano"), **noted)
+    manifest = {
+        "sha256": {"teacher.safetensors": sha256_of(folder / "teacher.safetensors")},
+        "codebook_id": recipe.codebook, "processor": "0", "recipe": kept(recipe), "seed": 0,
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def release_codebook(places: Places, codebook_id: str, **noted: Any) -> None:
+    """Put the manifest of a codebook and a file for its weights there."""
+    folder = places.released / "codebook" / "nano"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "codebook.safetensors").write_bytes(b"codes")
+    digest = sha256_of(folder / "codebook.safetensors")
+    recipe = kept(load_codebook_recipe("nano"))
+    manifest = {"codebook_id": codebook_id, "sha256": digest, "recipe": recipe, **noted}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_teacher_and_a_bundle_of_another_codebook_than_ships_are_stale(places: Places) -> None:
+    bundle = places.bundles / "nano"
+    bundle.symlink_to(Places().bundles / "nano")
+    older = load_bundle(bundle).manifest.codebook_id
+    assert older is not None
+    named = (f"bundle {bundle.name}", "teacher/mine/teacher.safetensors")
+    release_teacher(places, codebook=older)
+    release_codebook(places, older)
+    assert not any(entry(places, "Released", name).stale for name in named)
+
+    release_codebook(places, "nano-b1")
+    why = f"speaks codebook {older}, the one that ships is nano-b1"
+    assert entry(places, "Released", named[0]).stale == (f"{why}; it runs as it is",)
+    assert entry(places, "Released", named[1]).stale == (why,)
+    assert not entry(places, "Released", "codebook/nano/codebook.safetensors").stale
+    release_teacher(places, codebook="nano-b1")
+    assert not entry(places, "Released", named[1]).stale
+
+
+def test_a_codebook_and_a_teacher_of_other_scenes_than_are_here_are_stale(places: Places) -> None:
+    places_of = ("codebook/nano/codebook.safetensors", "teacher/mine/teacher.safetensors")
+    release_codebook(places, "nano-1", scenes_id="feed")
+    release_teacher(places, scenes="feed")
+    assert not any(entry(places, "Released", name).stale for name in places_of)  # no Scenes
+    write_split(places, "train")
+    here = str(split_on_disk("train", places.data).scenes_id())
+    for name in places_of:
+        assert entry(places, "Released", name).stale == (f"trained on Scenes feed, here {here}",)
+    release_codebook(places, "nano-1", scenes_id=here)
+    release_teacher(places, scenes=here)
+    assert not any(entry(places, "Released", name).stale for name in places_of)
+    few = replace(load_teacher_recipe("nano").data, max_shards=1)
+    part = str(split_on_disk("train", places.data).scenes_id(1))
+    release_teacher(places, scenes=part, data=few)
+    (why,) = entry(places, "Released", places_of[1]).stale  # of those shards, which are here
+    assert why.startswith("recipe nano has changed: data.max_shards") and part != here
+
+
 def test_a_released_teacher_is_listed_file_by_file(places: Places) -> None:
     folder = places.released / "teacher" / "mine"
     recipe = load_teacher_recipe("smoke")
@@ -248,7 +315,7 @@ def test_a_released_teacher_is_listed_file_by_file(places: Places) -> None:
 def test_shipped_bundle_shows_what_it_scored() -> None:
     found = next(
         found
-        for found in inventory_released.released(Places(), []).entries
+        for found in inventory_released.released(Places(), [], Present()).entries
         if found.cells[0] == "bundle nano"
     )
     assert "EPDMS" in found.cells[4] and "nano" in found.cells[1]
