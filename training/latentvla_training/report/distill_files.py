@@ -60,7 +60,7 @@ def check_distill(document: dict[str, Any]) -> None:
         has(found, where, _SPLIT)
         for part in ("rows", "differences", "retention", "tokens"):
             estimates(found[part], f"{where}{part}.")
-        sums_of_split(found, f"{where}sums")
+        check_sums(found, document["seeds"], f"{where}sums")
     costs = document["costs"]
     wanted = {"rows": dict, "teacher_by_student": dict, "pinned": dict, "calls": int}
     has(costs, "costs.", {**wanted, "machine": str, "teacher_precision": str})
@@ -86,7 +86,27 @@ def sums_of_split(found: Mapping[str, Any], where: str = "sums") -> NetworkSums:
     """
     if not found["sums"]:
         raise ContractError(where, "none", "sums of one seed or more")
-    return pooled([sums_from_json(part, where) for part in found["sums"]])
+    return pooled(seed_sums(found, where))
+
+
+def seed_sums(found: Mapping[str, Any], where: str = "sums") -> list[NetworkSums]:
+    """Return the sums of every seed of a split.
+
+    Raises:
+        ContractError: they are damaged.
+    """
+    return [sums_from_json(part, where) for part in found["sums"]]
+
+
+def check_sums(found: Mapping[str, Any], seeds: Sequence[Any], where: str) -> None:
+    """Check the sums of a split.
+
+    Raises:
+        ContractError: they are not one for each seed, damaged or not of the same Scenes.
+    """
+    sums_of_split(found, where)
+    if len(found["sums"]) != len(seeds):
+        raise ContractError(where, len(found["sums"]), f"{len(seeds)}, one for each seed")
 
 
 def check_teacher(document: dict[str, Any]) -> None:

@@ -8,25 +8,27 @@ from typing import Any
 from latentvla_training.distill import tables
 from latentvla_training.distill.costs import ANSWER
 from latentvla_training.distill.settings import STUDENT, TEACHER
-from latentvla_training.engine.recipe import SHARES
 from latentvla_training.planner.contenders import FREE, HOST
 from latentvla_training.planner.scene_groups import TAG
 from latentvla_training.report import markdown as md
+from latentvla_training.report.distill_beside import oracle_rows, rows_beside
+from latentvla_training.report.distill_detail_tables import ablations, sub_scores
 from latentvla_training.report.distill_files import sums_of_split
-from latentvla_training.report.distill_goals import goal_lines
+from latentvla_training.report.distill_goals import (
+    CLAIM_SEEDS,
+    FULL,
+    SCARCE_ODOMETRY,
+    goal_lines,
+    regime_lines,
+    regime_of,
+)
 from latentvla_training.report.identity import SHIPPED
-from latentvla_training.report.network_sums import ALL, Estimate
-from latentvla_training.report.pooling import ROW_TITLES, SplitResults
+from latentvla_training.report.network_sums import Estimate
+from latentvla_training.report.pooling import SplitResults
 from latentvla_training.report.result_files import Kind, ResultFile, Results
+from latentvla_training.report.seed_tables import ONE_TRUNK, seed_table
 from latentvla_training.report.split_tables import SPLIT_TITLES
 
-#: Rows of ``evaluate`` that stand beside: they know less than any contender. The last has learned
-#: of all labels, as contenders of the full regime have.
-_BESIDE = ("constant_velocity", "ego_status_mlp", "blank_images")
-ORACLE, ORACLE_TITLE = "oracle_codes", "host + the true codes (diagnostic)"
-#: Figures of a comparison as the group and figure of ``evaluate``'s sums.
-_GROUPED = {"pdms_decision": ("pdms", "decision")}
-_PARTS = ("nc", "dac", "ddc", "tlc", "ep", "ttc", "lk", "hc", "ec")
 #: Gains that are shown by tag.
 GAINS = {
     (TEACHER, HOST): "teacher online minus host",
@@ -59,12 +61,16 @@ def distill_section(results: Results, splits: Sequence[SplitResults], picture: s
         return "\n\n".join([*parts, f"No result yet. {how}"])
     parts.append(
         "All rows below *host, as it was given* go on from that host on its frozen trunk, by the "
-        "same settings, over the same scenes in the same order. In brackets the 95 % interval, "
-        "bootstrapped by network and pooled over seeds; differences are paired, bold where the "
-        "interval leaves 0 out."
+        "same settings, over the same scenes in the same order. In brackets the 95 % interval; "
+        f"differences are paired, bold where it leaves 0 out. {ONE_TRUNK}"
     )
     if picture is not None:
         parts.append(f"![Rows, gains by tag, time against score, and three scenes]({picture})")
+    parts.append(
+        "In which regime is the teacher online above the host in PDMS, interval and all on "
+        f"longtail and not below it on test? By fresh results of {CLAIM_SEEDS} seeds or more:"
+    )
+    parts.append("\n".join(f"- {line}" for line in regime_lines(files)))
     for file in files:
         parts += _comparison(file, results, {found.split: found for found in splits})
     return "\n\n".join(part for part in parts if part)
@@ -101,15 +107,12 @@ def _comparison(
     return [*parts, *_costs(found, mark), _examples(found, mark)]
 
 
-def _full(found: Mapping[str, Any]) -> bool:
-    return all(found["regime"].get(name, 1.0) == 1.0 for name in SHARES)
-
-
 def _regime(found: Mapping[str, Any]) -> str:
-    if _full(found):
+    regime = regime_of(found)
+    if regime == FULL:
         return ""
-    share = 100 * found["regime"].get("odometry_share", 1.0)
-    if share < 100:
+    if regime == SCARCE_ODOMETRY:
+        share = 100 * found["regime"]["odometry_share"]
         return (
             " **Scarce odometry**: how the ego moved, maps, road users and lights are known of "
             f"about {share:.0f} % of the drives, which are imitated; of the others there are "
@@ -122,8 +125,8 @@ def _regime(found: Mapping[str, Any]) -> str:
     )
 
 
-def _mark(file: ResultFile | None, also: bool = False) -> str:
-    return f" {md.DAGGER}" if also or (file is not None and file.stale) else ""
+def _mark(file: ResultFile) -> str:
+    return f" {md.DAGGER}" if file.stale else ""
 
 
 def _split(
@@ -138,15 +141,17 @@ def _split(
     rows = [[*row] for row in tables.score_rows(whole)]
     for row in rows:
         row[0] += mark
-    rows[-1:-1] = _oracle_rows(file, split, results)  # above the expert
-    rows = [*_rows_beside(file, split, beside), *rows]
+    told, otherwise = oracle_rows(file, split, results)
+    rows[-1:-1] = told  # above the expert
+    rows = [*rows_beside(file, split, beside), *rows]
     head = (
         f"{split}: {entry['scenes']} scenes of {entry['networks']} networks",
         *tables.HEADERS[1:],
     )
-    parts = [f"#### {SPLIT_TITLES.get(split, split)}{mark}", md.table(head, rows)]
+    parts = [f"#### {SPLIT_TITLES.get(split, split)}{mark}", md.table(head, rows), otherwise]
     plain = _without_variants(entry, "differences")
     parts.append(md.table(tables.HEADERS, tables.difference_rows(plain), mark))
+    parts.append(seed_table(entry, found["seeds"], tables.FIGURES, _gain, mark))
     kept = tables.retention_rows(_without_variants(entry, "retention"))
     if any(cell != md.NONE for row in kept for cell in row[1:]):
         parts.append(md.table(tables.HEADERS, kept, mark))
@@ -155,102 +160,19 @@ def _split(
             "No share of the teacher's gain is reported: the whole interval of that gain is above "
             "0 in no figure."
         )
-    parts.append(_sub_scores(entry, mark))
+    parts += sub_scores(entry, mark)
     parts.append(md.table(tables.TOKEN_HEADERS, tables.token_rows(entry), mark))
-    parts.append(_ablations(found, entry, mark))
+    parts += ablations(found, entry, mark)
     parts.append(_by_tag(entry, mark))
     return [part for part in parts if part]
 
 
+def _gain(first: str, second: str) -> str:
+    return f"{tables.title(first)} minus {tables.title(second)}"
+
+
 def _without_variants(entry: Mapping[str, Any], part: str) -> dict[str, Any]:
     return {part: {key: value for key, value in entry[part].items() if ":" not in key}}
-
-
-def _rows_beside(file: ResultFile, split: str, beside: SplitResults | None) -> list[list[str]]:
-    """Return rows of ``evaluate`` on this split; marked where they are stale or of other Scenes."""
-    if beside is None or beside.sums is None:
-        return []
-    own = file.identity["data"].get(split, {}).get("content_sha256")
-    others = {(entry.identity.get("data") or {}).get("content_sha256") for entry in beside.files}
-    stale = beside.stale or others != {own}
-    rows = []
-    scarce = file.document["regime"].get("odometry_share", 1.0) < 1.0
-    known = _BESIDE[:1] if scarce else _BESIDE[:-1]  # the others have learned of all drives
-    for row in _BESIDE if _full(file.document) else known:
-        figures = {
-            name: [mean.value, mean.low, mean.high]
-            for name in tables.FIGURES
-            for mean in [beside.mean(row, *_GROUPED.get(name, (name, ALL)))]
-            if mean.value == mean.value
-        }
-        if figures:
-            cells = tables.cells(figures, tables.FIGURES, md.figure)
-            rows.append([f"{ROW_TITLES[row]} (`evaluate`){_mark(None, stale)}", *cells])
-    return rows
-
-
-def _oracle_rows(file: ResultFile, split: str, results: Results) -> list[list[str]]:
-    """Return the true codes told to the planner, of the same codebook, wherever measured."""
-    rows = []
-    for other in results.of(Kind.ORACLE_CODES):
-        found = other.document
-        figures = (found["splits"].get(split) or {"rows": {}})["rows"].get(ORACLE)
-        if figures is None or found["codebook"] != file.document["codebook"]:
-            continue
-        why = [f"`{other.name}`", f"{found['passes']} passes"]
-        if other.identity.get("host") != file.identity["host"]:
-            why.append(f"of host {other.identity.get('host')}")
-        title = f"{ORACLE_TITLE} ({', '.join(why)}){_mark(other)}"
-        rows.append([title, *tables.cells(figures, tables.FIGURES, md.figure)])
-    return rows
-
-
-def _sub_scores(entry: Mapping[str, Any], mark: str) -> str:
-    """Return the parts of EPDMS; extended comfort of Scenes with a predecessor alone."""
-    rows = []
-    for row, figures in entry["rows"].items():
-        values = [figures.get(f"epdms_{part}", [float("nan")])[0] for part in _PARTS]
-        if any(value == value for value in values):
-            rows.append([tables.title(row), *(md.number(value, 1, 100.0) for value in values)])
-    if not rows:
-        return ""
-    heads = ["EPDMS, human filter applied, %", *(part.upper() for part in _PARTS)]
-    return md.table(heads, rows, mark)
-
-
-def _ablations(found: Mapping[str, Any], entry: Mapping[str, Any], mark: str) -> str:
-    """Return students of other recipes: what they reach, beside host and the student."""
-    variants = [row for row in found["contenders"] if ":" in row]
-    if not variants:
-        return ""
-    rows = []
-    for row in (STUDENT, *variants):
-        figures = entry["rows"][row]
-        tokens = entry["tokens"].get(row, {})
-        rows.append(
-            [
-                tables.title(row),
-                *tables.cells(figures, {**tables.PDMS, **tables.EPDMS, **tables.ADE}, md.figure),
-                *(_difference(entry, row, other) for other in (HOST, FREE, STUDENT)),
-                md.number(tokens.get("nll", [float("nan")])[0], 3),
-                md.number(tokens.get("kl", [float("nan")])[0], 3),
-            ]
-        )
-    heads = [
-        "ablations", "PDMS", "EPDMS", "ADE, m", "PDMS minus host", "minus free queries",
-        "minus student", "nats a code", "nats from the teacher",
-    ]  # fmt: skip
-    return md.table(heads, rows, mark)
-
-
-def _difference(entry: Mapping[str, Any], first: str, second: str) -> str:
-    """Return the paired difference of PDMS, whichever way round the file has it."""
-    for key, sign in ((f"{first}-{second}", 1.0), (f"{second}-{first}", -1.0)):
-        values = entry["differences"].get(key, {}).get("pdms")
-        if values is not None:
-            value, *ends = (sign * number for number in values)
-            return md.difference(Estimate(value, *sorted(ends)), 1, 100.0)
-    return md.NONE
 
 
 def tag_gains(

@@ -1,7 +1,8 @@
 """Writes ``docs/results.md`` from a folder of result files, and the figure beside it.
 
 The same files and the same checkout give the same text. What has no number in a file does not
-appear, but for ``notes.md`` in the folder of results, which is included as it is.
+appear, but for ``notes.md`` in the folder of results, which is included as it is, after a sentence
+that names the stale comparisons it may quote.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from latentvla_training.report.machine_tables import (
 from latentvla_training.report.oracle_tables import oracle_section
 from latentvla_training.report.pooling import SplitResults, split_results
 from latentvla_training.report.present import Present, here
-from latentvla_training.report.result_files import Results, check_folder, read_results
+from latentvla_training.report.result_files import Kind, Results, check_folder, read_results
 from latentvla_training.report.split_tables import split_section
 from latentvla_training.report.teacher_tables import teacher_section
 from latentvla_training.report.verdict import summary, where_cameras_do_not_help
@@ -116,9 +117,23 @@ def document(
         scores_section(results),
     ]
     if notes:
-        parts.append(notes)
+        parts.append(_noted(notes, results))
     parts.append(_files(results, splits, present))
     return "\n\n".join(parts) + "\n"
+
+
+def _noted(notes: str, results: Results) -> str:
+    """Return the notes, which quote figures by hand: below their heading what of them is stale."""
+    comparisons = [*results.of(Kind.ORACLE_CODES), *results.of(Kind.DISTILL)]
+    stale = ", ".join(f"`{file.name}`" for file in comparisons if file.stale)
+    if not stale:
+        return notes
+    said = (
+        f"{md.DAGGER} Figures quoted in these notes from stale files ({stale}) are of the runs "
+        "named there."
+    )
+    head, _, rest = notes.partition("\n") if notes.startswith("#") else ("", "", notes)
+    return "\n\n".join(part for part in (head, said, rest.strip()) if part)
 
 
 def _files(results: Results, splits: Sequence[SplitResults], present: Present) -> str:

@@ -50,6 +50,16 @@ def difference(found: Estimate, digits: int = 1, factor: float = 1.0) -> str:
     return f"**{text}**" if found.above_zero or found.below_zero else text
 
 
+def by_seed(
+    values: Sequence[float], spread: float | None, digits: int = 1, factor: float = 1.0
+) -> str:
+    """Return the difference of every seed and their spread: ``+0.4, +1.0, +0.9 (± 0.3)``."""
+    if all(math.isnan(value) for value in values):
+        return NONE
+    text = ", ".join(number(value, digits, factor, True) for value in values)
+    return f"{text} (± {number(spread, digits, factor)})"
+
+
 def _interval(found: Estimate, digits: int, factor: float, sign: bool = False) -> str:
     low, high = (number(value, digits, factor, sign) for value in (found.low, found.high))
     return f"[{low}, {high}]"

@@ -16,7 +16,9 @@ from latentvla_training.report.contender_tables import (
     cells,
     headers,
 )
+from latentvla_training.report.proposal_weights import told_line
 from latentvla_training.report.result_files import Kind, Results
+from latentvla_training.report.seed_tables import ONE_TRUNK, seed_table
 
 #: Rows of the table in their order, and what they are called there.
 TITLES = {
@@ -42,13 +44,15 @@ def score_rows(found: dict[str, Any]) -> list[list[str]]:
 def difference_rows(found: dict[str, Any]) -> list[list[str]]:
     """Return what the true codes add to each of the others, paired; bold where it leaves 0 out."""
     return [
-        [
-            f"true codes minus {TITLES.get(other, other)}",
-            *cells(figures, _FIGURES, md.difference),
-        ]
+        [_gain("", other), *cells(figures, _FIGURES, md.difference)]
         for key, figures in found["differences"].items()
         if (other := key.partition("-")[2])
     ]
+
+
+def _gain(_: str, other: str) -> str:
+    """Return what the true codes' difference from another row is called."""
+    return f"true codes minus {TITLES.get(other, other)}"
 
 
 def verdict_line(document: dict[str, Any]) -> str:
@@ -72,7 +76,7 @@ def oracle_section(results: Results) -> str:
     parts.append(
         "The true codes of what was driven, told to the planner through its gated fusion: a "
         "diagnostic, never a contender. All rows go on from one host, on its frozen trunk, over "
-        "the same scenes in the same order; 95 % by network, differences paired."
+        f"the same scenes in the same order; in brackets 95 %, differences paired. {ONE_TRUNK}"
     )
     for file in files:
         found = file.document
@@ -90,7 +94,9 @@ def oracle_section(results: Results) -> str:
             f"`{file.name}`{stale}, codes of `{codes}`, {found['passes']} passes a "
             f"row, seeds {seeds.replace(' ', ', ')}: {verdict_line(found)}"
         )
+        parts.append(told_line(file))
         for split, entry in found["splits"].items():
             headers = [f"{split}, {entry['scenes']} scenes", *HEADERS[1:]]
             parts.append(md.table(headers, [*score_rows(entry), *difference_rows(entry)], stale))
-    return "\n\n".join(parts)
+            parts.append(seed_table(entry, found["seeds"], _FIGURES, _gain, stale))
+    return "\n\n".join(part for part in parts if part)

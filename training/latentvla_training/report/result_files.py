@@ -20,6 +20,7 @@ from latentvla_training.report.distill_files import (
     DISTILL_MARKS,
     TEACHER_MARKS,
     check_distill,
+    check_sums,
     check_teacher,
 )
 from latentvla_training.report.identity import different
@@ -218,6 +219,9 @@ def _check_oracle_codes(document: dict[str, Any]) -> None:
         has(found, where, {"scenes": int, "networks": int, "rows": dict, "differences": dict})
         for part in ("rows", "differences"):
             estimates(found[part], f"{where}{part}.")
+        if "sums" in found:
+            has(found, where, {"sums": list})
+            check_sums(found, document["seeds"], f"{where}sums")
 
 
 _ROUTE: dict[str, Any] = {

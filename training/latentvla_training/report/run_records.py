@@ -22,7 +22,7 @@ from latentvla_training.distill.runs import (
     StudentRun,
     TeacherContenderRun,
 )
-from latentvla_training.distill.settings import load_distill_recipe
+from latentvla_training.distill.settings import STUDENT, DistillRecipe, load_distill_recipe
 from latentvla_training.distill.settings import of_seed as of_distill_seed
 from latentvla_training.engine.recipe import (
     Recipe,
@@ -162,7 +162,7 @@ def _stage(values: Mapping[str, Any], folder: Path) -> tuple[str, Any, Any] | No
 
 
 def _contender(values: Mapping[str, Any], folder: Path) -> tuple[str, Any, Any] | None:
-    """Compare a contender's run, in ``<family of recipes>/seed<N>/<run>``."""
+    """Compare a contender's run, in ``<family of recipes>/seed<N>/<run>`` or a name of its own."""
     kind = next(kind for entry, kind in _CONTENDERS.items() if entry in values)
     found = build(kind, dict(values), _RECORD)
     name, seed = folder.parent.parent.name, found.run.seed
@@ -175,11 +175,14 @@ def _contender(values: Mapping[str, Any], folder: Path) -> tuple[str, Any, Any] 
         return name, found, replace(found, settings=heads.of(found.contender))
     if isinstance(found, StudentRun):
         name = found.recipe
-    elif isinstance(found, ReasonerRun):  # reasoner-<recipe>-<of whom>
-        name = folder.name.split("-")[1]
+    elif isinstance(found, ReasonerRun):
+        name = _named(folder)
     recipe = _shipped(load_distill_recipe, name)
+    if recipe is None and not isinstance(found, (StudentRun, ReasonerRun)):
+        recipe = _family_beside(folder.parent)
     if recipe is None:
         return None
+    name = recipe.name
     records = ContestRecords(
         of_distill_seed(recipe, seed),
         found.host,
@@ -198,6 +201,26 @@ def _contender(values: Mapping[str, Any], folder: Path) -> tuple[str, Any, Any] 
     if isinstance(found, TeacherContenderRun):
         return name, found, records.online()
     return name, found, records.plain(found.contender)
+
+
+def _family_beside(seed: Path) -> DistillRecipe | None:
+    """Return the recipe of a comparison by the students beside its run; None where none ships.
+
+    Its other contenders are trained alike whichever student of the family is asked.
+
+    Args:
+        seed: folder of all runs of a seed, in a family's that is named otherwise.
+    """
+    names = [str(_record(folder).get("recipe")) for folder in sorted(seed.glob(f"{STUDENT}-*"))]
+    names += [_named(folder) for folder in sorted(seed.glob("reasoner-*"))]
+    found = (_shipped(load_distill_recipe, name) for name in dict.fromkeys(names))
+    recipe = next((recipe for recipe in found if recipe is not None), None)
+    return None if recipe is None else _shipped(load_distill_recipe, recipe.family)
+
+
+def _named(reasoner: Path) -> str:
+    """Return the recipe of a student's first phase, ``reasoner-<recipe>-<of whom>``."""
+    return reasoner.name.split("-")[1]
 
 
 def _data(folder: Path, values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,15 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from latentvla_training.planner import evaluation
 from latentvla_training.report import present as present_now
 from latentvla_training.report import result_files
 from latentvla_training.report.document import write_report
 from latentvla_training.report.identity import different
+from latentvla_training.report.network_sums import sums_of
 from latentvla_training.report.places import Places
 from latentvla_training.report.present import Present
 from latentvla_training.report.result_files import Kind, read_result
+
+from latentvla_ros.contract import ContractError
 
 Document = Callable[..., dict[str, Any]]
 
@@ -215,6 +219,54 @@ def test_a_gate_with_a_wrong_entry_is_refused(
     (folder / "oracle.json").write_text(json.dumps(document))
     results = write_report(folder, folder.parent / "results.md", present)
     assert place[-1] in results.refused["oracle.json"]
+
+
+def test_the_gate_shows_every_seed_where_it_kept_them(folder: Path, present: Present) -> None:
+    document = oracle_document()
+    names = np.array(["test-0000", "test-0000", "test-0001"])
+    parts = [
+        sums_of(
+            names,
+            {
+                row: {"pdms": np.full(3, level), "ade": np.full(3, 1.0 - level)}
+                for row, level in (("host", 0.7), ("oracle_codes", gain))
+            },
+            {},
+            {},
+        )
+        for gain in (0.75, 0.79)
+    ]
+    document["splits"]["test"]["sums"] = [part.to_json() for part in parts]
+    path = folder / "oracle.json"
+    path.write_text(json.dumps(document))
+    text = section(written(folder, present), "Oracle codes")
+    table = text.partition("| seed by seed (0, 1; ± standard deviation) |")[2]
+    cells = row(table, "true codes minus host, trained on")
+    assert cells[1:] == ["+5.0, +9.0 (± 2.8)", "-", "-0.050, -0.090 (± 0.028)", "-", "-"]
+    assert row(table, "true codes minus host + codes of")[1:] == ["-"] * 5  # not in the sums
+    document["splits"]["test"]["sums"].pop()
+    path.write_text(json.dumps(document))
+    with pytest.raises(ContractError, match=r"test\.sums: found 1, expected 2, one for each seed"):
+        read_result(path, present)
+
+
+def test_notes_say_which_comparisons_that_they_quote_are_stale(
+    folder: Path, present: Present
+) -> None:
+    (folder / "oracle.json").write_text(json.dumps(oracle_document()))
+    (folder / "notes.md").write_text("## Notes\n\nTrue codes gain 3 points.\n")
+    assert "## Notes\n\nTrue codes gain 3 points.\n" in written(folder, present)
+    change(folder / "test_s0.json", world="0ther")  # quoted nowhere
+    assert "stale files" not in written(folder, present)
+    change(folder / "oracle.json", world="0ther")
+    assert (
+        "## Notes\n\n† Figures quoted in these notes from stale files (`oracle.json`) are of the "
+        "runs named there.\n\nTrue codes gain 3 points.\n" in written(folder, present)
+    )
+    (folder / "notes.md").write_text("No heading.\n")
+    assert "(`oracle.json`) are of the runs named there.\n\nNo head" in written(folder, present)
+    (folder / "notes.md").unlink()
+    assert "stale files" not in written(folder, present)
 
 
 def test_every_entry_of_every_kind_of_file_may_be_wrong(

@@ -447,6 +447,37 @@ def test_runs_of_recipes_as_they_are_are_fresh_whatever_their_seed(places: Place
         assert "has changed" in why[0] and "optimizer.clip" in why[0], name
 
 
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [
+        ("student-nano_no_kl-t-1", "nano"),
+        ("reasoner-nano_scarce_maps-t-1", "nano_scarce_maps"),
+        ("teacher-t-1", ""),
+    ],
+)
+def test_a_comparison_that_is_named_otherwise_is_compared_by_its_students_recipe(
+    places: Places, beside: str, named: str
+) -> None:
+    recipe = beside.split("-")[1]
+    distill = load_distill_recipe(recipe if named else "nano")
+    records = ContestRecords(
+        of_distill_seed(distill, 1), "nano_transfuser-step8-0", PlannerConfig(), "", "mine-0",
+        Vocabulary(), "t-1",
+    )  # fmt: skip
+    kinds = {"student": records.student, "reasoner": records.reasoner}
+    kind = kinds.get(beside.partition("-")[0], lambda _: records.online())
+    family = "distill/nano_transfuser/seed1"
+    write_run(places, f"{family}/{beside}", kept(kind("0")), [])
+    write_run(places, f"{family}/host", kept(records.plain("host")), [])
+    assert not any(runs_of(places).values())
+    changed = kept(records.plain("free_queries"))
+    changed["settings"]["optimizer"]["clip"] += 1.0
+    write_run(places, f"{family}/free_queries", changed, [])
+    reasons = runs_of(places)[f"{family}/free_queries"]
+    said = f"recipe {named} has changed: settings.optimizer.clip"
+    assert (reasons[0].startswith(said) and len(reasons) == 1) if named else not reasons
+
+
 def test_a_run_on_another_host_than_the_bundles_is_stale(places: Places) -> None:
     shipped = Places().bundles / "nano"
     (places.bundles / "nano").symlink_to(shipped)
