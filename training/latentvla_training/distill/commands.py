@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,8 +28,18 @@ def _below(folder: Path, name_or_path: str) -> Path:
 
 def _host(bundle: str, run: str) -> Host:
     from latentvla_training.planner.hosts import bundle_host, run_host
+    from latentvla_training.planner.release import views_shown
 
-    return run_host(_below(_RUNS, run)) if run else bundle_host(bundle)
+    if not run:
+        return bundle_host(bundle)
+    host = run_host(_below(_RUNS, run))
+    return replace(host, views=views_shown(host.data.train_split))
+
+
+def _as_given(name_or_path: str) -> str:
+    """Return a name or a path for a result, which says nothing of where its machine keeps files."""
+    path = Path(name_or_path)
+    return path.name if path.is_absolute() else name_or_path
 
 
 @dataclass(frozen=True)
@@ -118,12 +128,14 @@ class DistillEvaluate:
     cache: Path | None = None
     """Folder of all teachers' caches; data/cache/teacher by default."""
     json: Path | None = None
-    """Write the result here."""
+    """Write the result here; until costs are measured too, scores are kept beside it in a file
+    .scored, from which the same command goes on."""
 
     def __call__(self) -> int:
         from latentvla_training.data.shards import split_shards
-        from latentvla_training.distill.evaluation import Variant, evaluate
+        from latentvla_training.distill.evaluation import evaluate
         from latentvla_training.distill.settings import load_distill_recipe
+        from latentvla_training.distill.variants import Variant
 
         recipe = load_distill_recipe(self.recipe)
         variants = [Variant.parse(text) for text in self.variants]
@@ -140,6 +152,11 @@ class DistillEvaluate:
             self.splits,
             self.json,
             self.cache,
+            asked={
+                "bundle": "" if self.host_run else _as_given(self.bundle),
+                "host_run": _as_given(self.host_run),
+                "run": _as_given(self.run),
+            },
         )
         print_result(result)
         return 0

@@ -2,17 +2,15 @@
 
 Rows are called in turn, over and over, so that whatever else this machine does meets all alike, in
 an order drawn anew each turn and each right after an untimed call of its own, so that none pays for
-who ran before it; the ratios are of calls of the same turn. Every row is run as its own programs
-run it: planners in float32, the teacher in the precision that its states are cached in. No picture
-is decoded.
+who ran before it; the ratios are of calls of the same turn. No turn begins once the time for it is
+over, but the first few. Every row is run as its own programs run it: planners in float32, the
+teacher in the precision that its states are cached in. No picture is decoded. Where contenders are
+on a GPU, they are measured there too.
 """
 
 from __future__ import annotations
 
-import platform
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,12 +18,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from latentvla_ros.contract import Observation
 from latentvla_training.data.shards import ShardReader
+from latentvla_training.distill.measuring import (
+    BUDGET_S,
+    CALLS,
+    CPU,
+    ORDER,
+    Work,
+    allocated,
+    in_turn,
+    machine_name,
+    one_thread,
+    operations,
+)
 from latentvla_training.distill.pooling import TEACHER_ACTION, TEACHER_VISUAL, TeacherStates
 from latentvla_training.distill.student import ReasonerStates
 from latentvla_training.engine.recipe import load_recipe
@@ -46,11 +53,6 @@ from latentvla_training.teacher.training import TeacherRun
 ANSWER = "teacher_answer"
 #: The recipe whose costs are counted at the pinned shapes (experiments.md section 6).
 PINNED = "base"
-CALLS = 31
-#: How rows are called, as a result says it.
-ORDER = "in an order drawn anew each turn, each right after an untimed call of its own"
-
-Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Cost:
         parameters: of what runs. flops: counted as ``planner.describe`` does.
         cpu_ms: median. to_host: median of the ratios to the host's call of the same turn.
         peak_mib: weights and buffers, and the most that was allocated beside them.
+        calls: that were timed.
     """
 
     parameters: int
@@ -68,6 +71,17 @@ class Cost:
     cpu_ms: float
     to_host: float
     peak_mib: float
+    calls: int
+
+
+@dataclass(frozen=True)
+class GpuCost:
+    """One plan of one Scene on a GPU: see ``Cost``. ``ms``: until the GPU has done it, median."""
+
+    ms: float
+    to_host: float
+    peak_mib: float
+    calls: int
 
 
 def plan_costs(
@@ -77,56 +91,67 @@ def plan_costs(
     teacher: TeacherRun,
     reader: ShardReader,
     calls: int = CALLS,
+    budget_s: float = BUDGET_S,
 ) -> dict[str, Any]:
     """Measure a plan of the first Scene by every row; all are moved to the CPU, to infer.
 
     Args:
         modules: trained contenders by row; of those with the teacher's states it answers first.
         host: the row that times are compared with. student: that the teacher is compared with.
-        calls: of every row.
+        calls: of every row at most, on each device. budget_s: seconds after which no turn begins,
+            on each device, but the first ``LEAST_CALLS``.
 
     Returns:
-        ``rows`` by row and ``ANSWER``; ``teacher_by_student``: of CPU time and of operations; and
-        how it was measured.
+        ``rows`` by row and ``ANSWER``; ``teacher_by_student``: of CPU time and of operations; how
+        it was measured; ``gpu``: the same of the GPU that the contenders came on, where they did.
     """
-    teacher.teacher.cpu().eval().requires_grad_(False)
-    asked = _Asked(teacher, reader)
-    works: dict[str, Work] = {}
-    parts: dict[str, list[nn.Module | nn.Parameter]] = {}
-    for row, module in modules.items():
-        module.cpu().eval().requires_grad_(False)
-        works[row] = _planning(module, reader, asked)
-        parts[row] = parts_that_run(module)
-        if isinstance(module.source, TeacherStates):
-            parts[row].append(teacher.teacher)
-    works[ANSWER], parts[ANSWER] = asked.states, [teacher.teacher]
-    with _one_thread(), torch.no_grad():
-        flops = {row: _operations(work) for row, work in works.items()}
-        memory = {row: _allocated(work) for row, work in works.items()}
-        taken = in_turn(works, calls)
-    rows = {}
-    for row in works:
-        weights = _tensors(parts[row])
-        held = sum(value.numel() * value.element_size() for value in weights)
-        rows[row] = Cost(
-            parameters=sum(v.numel() for v in weights if isinstance(v, nn.Parameter)),
+    runs = _Runs(modules, teacher, reader)
+    device = next(modules[host].parameters()).device
+    gpu = runs.measured(device, calls, budget_s) if device.type == "cuda" else None
+    flops = runs.operations(device)
+    found = runs.measured(CPU, calls, budget_s)
+    rows = {
+        row: Cost(
+            parameters=runs.parameters(row),
             flops=flops[row],
-            cpu_ms=round(float(np.median(taken[row])), 3),
-            to_host=round(float(np.median(taken[row] / taken[host])), 4),
-            peak_mib=round((held + memory[row]) / 2.0**20, 2),
+            cpu_ms=round(float(np.median(taken)), 3),
+            to_host=found.ratio(row, host),
+            peak_mib=round(found.peak_bytes[row] / 2.0**20, 2),
+            calls=len(taken),
         )
-    measured = float(np.median(taken[ANSWER] / taken[student]))
-    return {
+        for row, taken in found.taken.items()
+    }
+    costs = {
         "scene": str(reader.columns["token"][0]),
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine_name(CPU),
         "threads": 1,
-        "calls": calls,
+        "calls": rows[host].calls,
+        "budget_s": budget_s,
         "order": ORDER,
         "teacher_precision": "bf16" if teacher.mixed else "float32",
         "rows": {row: asdict(cost) for row, cost in rows.items()},
         "teacher_by_student": {
-            "cpu": round(measured, 3),
+            "cpu": round(found.ratio(ANSWER, student), 3),
             "flops": round(rows[ANSWER].flops / rows[student].flops, 3),
+        },
+    }
+    if gpu is None:
+        return costs
+    on_gpu = {
+        row: GpuCost(
+            ms=round(float(np.median(taken)), 3),
+            to_host=gpu.ratio(row, host),
+            peak_mib=round(gpu.peak_bytes[row] / 2.0**20, 2),
+            calls=len(taken),
+        )
+        for row, taken in gpu.taken.items()
+    }
+    return {
+        **costs,
+        "gpu": {
+            "machine": machine_name(device),
+            "rows": {row: asdict(cost) for row, cost in on_gpu.items()},
+            "teacher_by_student": round(gpu.ratio(ANSWER, student), 3),
         },
     }
 
@@ -138,8 +163,66 @@ def pinned_costs() -> dict[str, Any]:
     return {name: getattr(found, name) for name in names}
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """Of every row on one device: ``taken`` (calls,) ms, and the most bytes that it held."""
+
+    taken: dict[str, NDArray[np.float64]]
+    peak_bytes: dict[str, float]
+
+    def ratio(self, row: str, base: str) -> float:
+        """Return the median of the ratios of two rows' calls of the same turn."""
+        return round(float(np.median(self.taken[row] / self.taken[base])), 4)
+
+
+class _Runs:
+    """A plan of the first Scene by every row, on one device after the other."""
+
+    def __init__(
+        self, modules: Mapping[str, PlannerOnFeatures], teacher: TeacherRun, reader: ShardReader
+    ) -> None:
+        self.modules, self.teacher = modules, teacher
+        asked = _Asked(teacher, reader)
+        self.works: dict[str, Work] = {}
+        self.parts: dict[str, list[nn.Module | nn.Parameter]] = {}
+        for row, module in modules.items():
+            module.eval().requires_grad_(False)
+            self.works[row] = _planning(module, reader, asked)
+            self.parts[row] = parts_that_run(module)
+            if isinstance(module.source, TeacherStates):
+                self.parts[row].append(teacher.teacher)
+        teacher.teacher.eval().requires_grad_(False)
+        self.works[ANSWER], self.parts[ANSWER] = asked.states, [teacher.teacher]
+
+    def measured(self, device: torch.device, calls: int, budget_s: float) -> _Measured:
+        """Move all to a device and call all in turn; see ``plan_costs``."""
+        self._to(device)
+        with one_thread(), torch.no_grad():
+            peak = {
+                row: allocated(work, device) + _held(self.parts[row])
+                for row, work in self.works.items()
+            }
+            taken = in_turn(self.works, calls, budget_s=budget_s, device=device)
+        return _Measured(taken, peak)
+
+    def operations(self, device: torch.device) -> dict[str, float]:
+        """Return floating-point operations by row, counted on a device: the same on all."""
+        self._to(device)
+        with one_thread(), torch.no_grad():
+            return {row: operations(work) for row, work in self.works.items()}
+
+    def _to(self, device: torch.device) -> None:
+        for module in (*self.modules.values(), self.teacher.teacher):
+            module.to(device)
+
+    def parameters(self, row: str) -> int:
+        """Return how many parameters a plan of a row needs."""
+        values = _tensors(self.parts[row])
+        return sum(value.numel() for value in values if isinstance(value, nn.Parameter))
+
+
 class _Asked:
-    """The teacher's answer to one Scene, from decoded pictures."""
+    """The teacher's answer to one Scene, from decoded pictures, wherever it is."""
 
     def __init__(self, run: TeacherRun, reader: ShardReader) -> None:
         self.run = run
@@ -151,8 +234,10 @@ class _Asked:
     def states(self) -> dict[str, Tensor]:
         """Return what the planner reads of it, as it is cached."""
         run = self.run
+        device = next(run.teacher.parameters()).device
         batch = collate([{**self.known, **run.processor.pictures(self.views)}])
-        with torch.autocast("cpu", torch.bfloat16, run.mixed):
+        batch = {name: value.to(device) for name, value in batch.items()}
+        with torch.autocast(device.type, torch.bfloat16, run.mixed):
             found = answer(run.teacher, batch)
         grid = run.recipe.cache.visual_grid
         visual = pooled_pictures(run.teacher, found.prompt_states, grid)
@@ -160,6 +245,7 @@ class _Asked:
 
 
 def _planning(module: PlannerOnFeatures, reader: ShardReader, asked: _Asked) -> Work:
+    """Return a plan of the first Scene from pictures in the CPU's memory, wherever its row is."""
     planner, source = module.planner, module.source
     config = planner.config
     inputs: dict[str, NDArray[Any]] = {
@@ -170,9 +256,11 @@ def _planning(module: PlannerOnFeatures, reader: ShardReader, asked: _Asked) -> 
     online = isinstance(source, TeacherStates)
 
     def work() -> object:
+        device = planner.token_position.device
         told = asked.states() if online else {}
-        with quick_attention(images.device):
-            encoded = planner.encode(planner.encode_images(images), *batch.values())
+        with quick_attention(device):
+            seen = planner.encode_images(images.to(device))
+            encoded = planner.encode(seen, *(value.to(device) for value in batch.values()))
             offered = {**told, MEMORY: encoded.memory}
             states = source({name: offered[name] for name in source.reads})
             return planner.decode(encoded, states)
@@ -210,46 +298,6 @@ def _tensors(parts: list[nn.Module | nn.Parameter]) -> list[Tensor]:
     return list(found.values())
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def in_turn(works: Mapping[str, Work], calls: int, seed: int = 0) -> dict[str, NDArray[np.float64]]:
-    """Return the CPU time (calls,) in ms of this process for every call of each work.
-
-    Args:
-        calls: that are timed, of each. seed: of the order of every turn.
-    """
-    taken: dict[str, list[float]] = {name: [] for name in works}
-    rng = np.random.default_rng(seed)
-    for _ in range(calls):
-        for name in rng.permutation(list(works)).tolist():
-            works[name]()  # caches hold what it needs, not what another left there
-            begun = time.process_time()
-            works[name]()
-            taken[name].append(1e3 * (time.process_time() - begun))
-    return {name: np.array(values) for name, values in taken.items()}
-
-
-def _operations(work: Work) -> float:
-    """Count floating-point operations; of plain matrix products, which the counter knows."""
-    with sdpa_kernel([SDPBackend.MATH]), FlopCounterMode(display=False) as counter:
-        work()
-    return float(counter.get_total_flops())
-
-
-def _allocated(work: Work) -> float:
-    """Return the most bytes that torch's allocator held at once for a call, beside what it had."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        work()
-    assert found.profiler is not None and found.profiler.kineto_results is not None
-    events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
-    events.sort(key=lambda event: event.start_ns())
-    held = np.cumsum([0, *(event.nbytes() for event in events)])
-    return float(held.max())
+def _held(parts: list[nn.Module | nn.Parameter]) -> float:
+    """Return the bytes of what runs."""
+    return float(sum(value.numel() * value.element_size() for value in _tensors(parts)))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,20 @@ from latentvla_training.data.shards import ShardReader
 from latentvla_training.distill.contenders import Contest, train_contender
 from latentvla_training.distill.costs import pinned_costs, plan_costs
 from latentvla_training.distill.examples import LONGTAIL, RULE, shown_scenes
+from latentvla_training.distill.kept_scores import forget_scores, keep_scores, kept_scores
 from latentvla_training.distill.settings import (
     CONTENDERS,
     PSEUDO,
     STUDENT,
     TEACHER,
     DistillRecipe,
-    load_distill_recipe,
     of_seed,
 )
 from latentvla_training.distill.student import ReasonerStates, student_answers
 from latentvla_training.distill.teaching import Teaching, open_teaching
 from latentvla_training.distill.token_scores import token_figures
+from latentvla_training.distill.variants import Row, Variant, check_family
 from latentvla_training.engine.launch import first_process_first
-from latentvla_training.latent_action.encoding import codes_folder
 from latentvla_training.planner.contender_scores import (
     FIGURES,
     GIVEN,
@@ -65,68 +65,6 @@ from latentvla_training.teacher.release import load_teacher
 
 #: By which goals are judged, and how much of the gain a student is to keep (experiments.md 6).
 GOAL_FIGURE, GOAL_RETENTION = "pdms", 0.6
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A student that is scored beside.
-
-    Attributes:
-        recipe: of the same family.
-        codes: folder of another codebook's codes, which it has learned without a teacher; "" for
-            those of all.
-    """
-
-    recipe: DistillRecipe
-    codes: str = ""
-
-    def __post_init__(self) -> None:
-        student = self.recipe.student
-        if self.codes and (student.hears_teacher or not student.taught):
-            wanted = "a recipe whose student learns of codes alone"
-            raise ContractError(f"--variants {self.recipe.name}@{self.codes}", "another", wanted)
-
-    @classmethod
-    def parse(cls, text: str) -> Variant:
-        """Return the variant ``RECIPE``, or ``RECIPE@CODES``.
-
-        Args:
-            text: CODES is a folder, or a codebook's id, of which the recipe is enough where codes
-                of one such codebook alone are there.
-
-        Raises:
-            ContractError: no such recipe, or its student does not learn of codes alone.
-        """
-        name, at, codes = text.rpartition("@")
-        if not at or Path(text).is_file():
-            name, codes = text, ""
-        if codes and not Path(codes).is_dir():
-            found = sorted(codes_folder(codes).parent.glob(f"{codes}-*"))
-            codes = str(found[0] if len(found) == 1 else codes_folder(codes))
-        return cls(load_distill_recipe(name), codes)
-
-    def row(self, splits: Mapping[str, CodedSplit]) -> str:
-        """Return the row of its student in a result; of other codes with that codebook's recipe."""
-        codebook = next(iter(splits.values())).codes.codebook_id.rpartition("-")[0]
-        return f"{STUDENT}:{self.recipe.name}{f'@{codebook}' if self.codes else ''}"
-
-
-def check_family(recipe: DistillRecipe, variants: Sequence[Variant]) -> None:
-    """Check that recipes differ in their students alone.
-
-    Raises:
-        ContractError: one is of another family, trains otherwise, or is there twice.
-    """
-    names = [recipe.name, *(variant.recipe.name + variant.codes for variant in variants)]
-    if len(set(names)) != len(names):
-        raise ContractError("--variants", names, "recipes that are all different")
-    for variant in (entry.recipe for entry in variants):
-        if variant.family != recipe.family:
-            raise ContractError(f"base of {variant.name}", variant.base, recipe.family)
-        if (variant.heads, variant.pooling) != (recipe.heads, recipe.pooling):
-            raise ContractError(
-                f"recipe {variant.name}", "other heads or pooling", f"those of {recipe.name}"
-            )
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -188,12 +126,16 @@ def evaluate(
     json_path: Path | None = None,
     cache: Path | None = None,
     progress: bool = True,
+    asked: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Score all contenders of finished runs; return (and write) the result.
+
+    Scores are kept beside ``json_path`` while costs are measured: the same call again goes on.
 
     Args: as ``train_all``, and
         variants: students that are scored beside. split_names: to be scored.
         json_path: where to write the result; None for nowhere.
+        asked: entries of the result that say how it was asked for.
 
     Raises:
         ContractError: host, codes, teacher, Scenes and runs do not belong together.
@@ -205,6 +147,85 @@ def evaluate(
         json_path.parent.mkdir(parents=True, exist_ok=True)
     splits = open_splits(host, recipe.heads, codes, split_names, progress)
     teaching = open_teaching(teacher, splits, cache)
+    rows = [Row(contender, contender, recipe) for contender in recipe.contenders]
+    for variant in variants:
+        own = None
+        if variant.codes:
+            own = open_splits(host, recipe.heads, variant.codes, split_names, progress)
+        name = variant.row(own or splits)
+        if name in {row.name for row in rows}:
+            raise ContractError("--variants", name, "rows that are all different")
+        rows.append(Row(name, STUDENT, variant.recipe, own))
+    about = {
+        "distilled": recipe.name,
+        "regime": asdict(recipe.heads.data),
+        "teacher": teaching.teacher,
+        "teacher_run": Path(teacher).name,
+        "codebook": teaching.codebook,
+        **(asked or {}),
+        "passes": recipe.heads.run.steps * recipe.heads.run.batch_size,
+        "seeds": list(seeds),
+        "contenders": [row.name for row in rows],
+        "codebooks": {
+            row.name: next(iter(row.splits.values())).codes.codebook_id
+            for row in rows
+            if row.splits is not None
+        },
+        "identity": result_identity(
+            host,
+            recipe,
+            [row.recipe for row in rows],
+            seeds,
+            {name: split.reader for name, split in splits.items()},
+        ),
+    }
+    contests = {
+        (row.name, seed): Contest(
+            host,
+            of_seed(row.recipe, seed),
+            row.splits or splits,
+            None if row.splits is not None else teaching,
+            seed_folder(folder, seed),
+            may_train=False,
+        )
+        for seed in seeds
+        for row in rows
+    }
+    modules = {
+        row.name: train_contender(row.contender, contests[row.name, seeds[0]]).module
+        for row in rows
+    }
+    gates = {name: gate_at_end(module) for name, module in modules.items()}
+    scored = None if json_path is None else kept_scores(json_path, about, split_names, gates)
+    if scored is None:
+        found = _scores(rows, contests, teaching, splits, split_names, seeds, progress)
+        scored = {**about, **found}
+        if json_path is not None:
+            keep_scores(json_path, scored)
+    asked_teacher = load_teacher(teacher_place(teacher), teaching.codebook)
+    costs = plan_costs(modules, HOST, STUDENT, asked_teacher, splits[split_names[0]].reader)
+    result = {**scored, "costs": {**costs, "pinned": pinned_costs()}}
+    if json_path is not None:
+        write_result(json_path, result)
+        forget_scores(json_path)
+    return result
+
+
+def _scores(
+    rows: Sequence[Row],
+    contests: Mapping[tuple[str, int], Contest],
+    teaching: Teaching,
+    splits: Mapping[str, CodedSplit],
+    split_names: Sequence[str],
+    seeds: Sequence[int],
+    progress: bool,
+) -> dict[str, Any]:
+    """Return gates, goals, examples and figures by split of finished runs.
+
+    Args:
+        contests: by row and seed, from which runs are read.
+    """
+    host = next(iter(contests.values())).host
     given = PlannerOnFeatures(host.planner, NoStates(), LossSettings(auxiliary=0.0))
     plans: dict[str, dict[str, Plans]] = {}
     for name in split_names:
@@ -212,79 +233,32 @@ def evaluate(
         plans[name] = {GIVEN: plans_on_features(given, plain)}
     said: dict[str, dict[str, Tensor]] = {name: {} for name in split_names}
     gates: dict[str, list[float]] = {}
-    modules: dict[str, PlannerOnFeatures] = {}
-    entries = [(contender, contender, recipe) for contender in recipe.contenders]
-    others: dict[str, dict[str, CodedSplit]] = {}  # by row: with codes of its own
-    for variant in variants:
-        own_splits = splits
-        if variant.codes:
-            own_splits = open_splits(host, recipe.heads, variant.codes, split_names, progress)
-        row = variant.row(own_splits)
-        if row in {entry for entry, _, _ in entries}:
-            raise ContractError("--variants", row, "rows that are all different")
-        entries.append((row, STUDENT, variant.recipe))
-        if variant.codes:
-            others[row] = own_splits
     for seed in seeds:
-        for row, contender, own in entries:
-            contest = Contest(
-                host,
-                of_seed(own, seed),
-                others.get(row, splits),
-                None if row in others else teaching,
-                seed_folder(folder, seed),
-                may_train=False,
-            )
-            found = train_contender(contender, contest)
-            modules.setdefault(row, found.module)  # of the first seed
-            gates.setdefault(row, []).append(gate_at_end(found.module))
+        for row in rows:
+            found = train_contender(row.contender, contests[row.name, seed])
+            gates.setdefault(row.name, []).append(gate_at_end(found.module))
             for name in split_names:
-                key, features = f"{row}/{seed}", found.features[name]
-                if contender == STUDENT:
-                    answers = student_answers(found.module, features)
-                    plans[name][key], said[name][key] = answers
+                key, features = f"{row.name}/{seed}", found.features[name]
+                if row.contender == STUDENT:
+                    plans[name][key], said[name][key] = student_answers(found.module, features)
                 else:
                     plans[name][key] = plans_on_features(found.module, features)
-    rows = [row for row, _, _ in entries]
+    names = [row.name for row in rows]
     figures: dict[str, dict[str, Any]] = {}
     examples: list[dict[str, Any]] = []
     for name in split_names:
         split = splits[name]
-        scored = scored_split(split, plans[name], rows, seeds, progress)
-        apart = {row: found[name] for row, found in others.items()}
-        figures[name] = split_figures(split, teaching, scored, said[name], rows, seeds, apart)
+        scored = scored_split(split, plans[name], names, seeds, progress)
+        apart = {row.name: row.splits[name] for row in rows if row.splits is not None}
+        figures[name] = split_figures(split, teaching, scored, said[name], names, seeds, apart)
         if name == LONGTAIL:
             examples = shown_scenes(name, split.reader, scored.values, plans[name], seeds[0])
-    asked = load_teacher(teacher_place(teacher), teaching.codebook)
-    costs = plan_costs(modules, HOST, STUDENT, asked, splits[split_names[0]].reader)
-    result = {
-        "distilled": recipe.name,
-        "regime": asdict(recipe.heads.data),
-        "teacher": teaching.teacher,
-        "teacher_run": Path(teacher).name,
-        "codebook": teaching.codebook,
-        "passes": recipe.heads.run.steps * recipe.heads.run.batch_size,
-        "seeds": list(seeds),
-        "contenders": rows,
-        "codebooks": {
-            row: next(iter(own.values())).codes.codebook_id for row, own in others.items()
-        },
-        "identity": result_identity(
-            host,
-            recipe,
-            [own for _, _, own in entries],
-            seeds,
-            {name: split.reader for name, split in splits.items()},
-        ),
+    return {
         "gates": gates,
         "goals": {name: goals(found) for name, found in figures.items()},
-        "costs": {**costs, "pinned": pinned_costs()},
         "examples": {"rule": RULE, "scenes": examples},
         "splits": figures,
     }
-    if json_path is not None:
-        write_result(json_path, result)
-    return result
 
 
 def gate_at_end(module: PlannerOnFeatures) -> float:

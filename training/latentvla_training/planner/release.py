@@ -16,7 +16,9 @@ from latentvla_ros.contract import ContractError, LatentActionNames, Observation
 from latentvla_ros.data import data_path
 from latentvla_ros.model.planner import StudentPlanner
 from latentvla_ros.runtime.bundle import load_bundle, write_manifest
-from latentvla_training.data.shards import ShardReader, load_split
+from latentvla_training.data.shard_footer import shard_info
+from latentvla_training.data.shards import ShardReader, load_split, split_shards
+from latentvla_training.data.usable_shards import usable_shards
 from latentvla_training.engine.checkpoint import load_checkpoint, weights_below
 from latentvla_training.engine.recipe import SHARES, DataSettings, LoopSettings, Recipe, build
 from latentvla_training.export.bundle_writer import make_manifest, write_bundle
@@ -53,6 +55,22 @@ def load_run(folder: Path) -> tuple[Recipe, StudentPlanner, int]:
     planner = StudentPlanner(recipe.model)  # beside it are the auxiliary heads, which end here
     planner.load_state_dict(weights_below(state["averaged"], "planner."))
     return recipe, planner.eval(), int(state["step"])
+
+
+def views_shown(split: str) -> tuple[View, ...]:
+    """Return the cameras and times, in order, that Scenes of a split here are recorded with.
+
+    Empty where there are none, or they do not say. A run looks at those of its training split: it
+    notes none itself.
+
+    Raises:
+        ContractError: Scenes are there and none can be used.
+    """
+    try:
+        paths = usable_shards(split, split_shards(split))
+    except FileNotFoundError:
+        return ()
+    return tuple(View(**view) for view in shard_info(paths[0]).recipe.get("views") or ())
 
 
 def scene_inputs(
@@ -130,6 +148,9 @@ def release_baselines(
 ) -> dict[str, Any]:
     """Train the ego-status net, take the blank planner of a run, and write both for release.
 
+    The net learns on the drives that the run may read, by the data settings of its recipe: a
+    baseline of a regime knows no more than the planners that it stands beside.
+
     Args:
         blank_run: folder of a run on blank images.
         folder: where to; by default that of the baselines that ship.
@@ -150,8 +171,13 @@ def release_baselines(
     features = state["averaged"]["blank_map"]
     save_blank(planner, features, {"provenance": _provenance(recipe, step)}, folder)
     settings = EgoStatusSettings(seed=recipe.run.seed if seed is None else seed)
-    best = train_ego_status(load_split("train"), load_split("val"), settings)
+    data = recipe.data
+    train = load_split(data.train_split).part(
+        data.max_shards, data.labelled_share, data.odometry_share
+    )
+    best = train_ego_status(train, load_split(data.val_split), settings)
     about = {
+        **_hidden(data),
         "val_ade_by_drop_ego_state": {str(key): value for key, value in best.val_ade.items()},
         "drop_ego_state": best.drop_ego_state,
         "steps": settings.steps,
@@ -187,8 +213,13 @@ def run_provenance(data: DataSettings, run: LoopSettings, step: int) -> dict[str
         "steps": step,
         "passes": step * run.batch_size,
         "data": hashes,
-        **{name: share for name in SHARES if (share := getattr(data, name)) < 1.0},
+        **_hidden(data),
         "torch": version("torch"),
         "timm": version("timm"),
         "commit": commit(),
     }
+
+
+def _hidden(data: DataSettings) -> dict[str, float]:
+    """Return of which part of the drives something may be read, where it is not all."""
+    return {name: share for name in SHARES if (share := getattr(data, name)) < 1.0}

@@ -83,7 +83,9 @@ def _comparison(
     seeds = " ".join(str(seed) for seed in found["seeds"])
     variants = [row.partition(":")[2] for row in found["contenders"] if ":" in row]
     asked = f" --variants {' '.join(variants)}" if variants else ""
-    if file.identity.get("bundle_sha256") is None:  # <run>-step<N>-<hash of its weights>
+    said = [name for name in ("bundle", "host_run", "run") if found.get(name)]
+    asked += "".join(f" --{name.replace('_', '-')} {found[name]}" for name in said)
+    if not said and file.identity.get("bundle_sha256") is None:  # <run>-step<N>-<hash of weights>
         asked += f" --host-run {file.identity['host'].rpartition('-step')[0]}"
     asked += f" --teacher {found['teacher_run']}"
     parts = [

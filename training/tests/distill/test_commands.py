@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,21 +17,28 @@ import pytest
 import torch
 import yaml
 from latentvla_training import cli
-from latentvla_training.distill import commands, tables
+from latentvla_training.data.shards import ShardReader, split_folder, write_shard
+from latentvla_training.distill import commands, evaluation, tables
 from latentvla_training.distill import costs as costs_module
 from latentvla_training.distill.export import load_student
-from latentvla_training.distill.settings import CONTENDERS
+from latentvla_training.distill.settings import CONTENDERS, load_distill_recipe
 from latentvla_training.engine.checkpoint import load_checkpoint, save_checkpoint
 from latentvla_training.engine.recipe import load_recipe
 from latentvla_training.latent_action.codes import Vocabulary, load_codes, save_codes
+from latentvla_training.planner.contenders import open_splits
 from latentvla_training.planner.hosts import Host, bundle_planner
 
+from latentvla_ros.contract import ContractError
 from latentvla_ros.runtime.bundle import load_bundle
 
-from .conftest import CODEBOOK, Place
+from .conftest import CODEBOOK, SHARD_RECIPE, Place
 
 ALONE = "name: smoke_alone\nbase: smoke\nstudent: {kl: 0.0, features: 0.0}\n"
 VARIANT = "name: smoke_causal\nbase: smoke\nstudent: {autoregressive: true}\n"
+
+
+def ended(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def other_codes(place: Place, folder: Path) -> Path:
@@ -70,8 +78,6 @@ def test_from_training_to_the_bundle(
 ) -> None:
     pinned = {"ratio": 86.0}  # of the paper's size: counted in test_describe, and not at once
     monkeypatch.setattr("latentvla_training.distill.evaluation.pinned_costs", lambda: pinned)
-    measure = partial(costs_module.plan_costs, calls=3)
-    monkeypatch.setattr("latentvla_training.distill.evaluation.plan_costs", measure)
     variant = tmp_path / "smoke_causal.yaml"
     variant.write_text(VARIANT)
     runs, result = tmp_path / "runs", tmp_path / "results" / "distill.json"
@@ -84,7 +90,16 @@ def test_from_training_to_the_bundle(
     assert run(f"train --recipe {alone} {other} NONE --seeds 0 --contenders student") == 0
     both = f"{variant} {alone}@{eight}"
     told = f"evaluate --recipe smoke --variants {both} {known} --seeds 0 --splits test"
-    assert run(f"{told} --json {result}") == 0
+    monkeypatch.setattr(evaluation, "plan_costs", ended)
+    assert run(f"{told} --json {result}") == 130
+    kept = json.loads((result.parent / "distill.json.scored").read_text())
+    assert not result.exists() and "costs" not in kept
+    monkeypatch.setattr(evaluation, "plan_costs", partial(costs_module.plan_costs, calls=3))
+    with monkeypatch.context() as patched:  # what is kept is not scored again
+        patched.setattr(evaluation, "scored_split", ended)
+        assert run(f"{told} --json {result}") == 0
+    assert [path.name for path in result.parent.iterdir()] == ["distill.json"]
+    assert {name: json.loads(result.read_text())[name] for name in kept} == kept
     printed = capsys.readouterr().out
     assert "host + distilled" in printed and "nats from the teacher" in printed
     titles = [
@@ -107,7 +122,10 @@ def test_from_training_to_the_bundle(
         assert set(found["tokens"][other_row]) == {"nll", "accuracy"}
     assert document["gates"]["host"] == [0.0] and document["gates"]["student"] != [0.0]
     assert document["identity"]["recipes"].keys() == {"smoke", "smoke_causal", "smoke_alone"}
+    asked = (document["bundle"], document["host_run"], document["run"])
+    assert asked == ("nano", "", runs.name)  # no path of this machine
     costs = document["costs"]
+    assert costs["calls"] == costs["rows"]["host"]["calls"] == 3
     assert set(costs["rows"]) == {*rows, "teacher_answer"} and costs["pinned"] == pinned
     host, student, online, answer = (
         costs["rows"][row] for row in ("host", "student", "teacher", "teacher_answer")
@@ -183,6 +201,25 @@ def test_two_processes_share_a_comparison_and_its_caches(
         state = load_checkpoint(path.parent)
         assert state is not None and state["step"] == 2
         assert all(torch.isfinite(value).all() for value in state["averaged"].values())
+
+
+def test_a_run_looks_at_the_cameras_of_its_scenes_and_at_no_others(
+    place: Place, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_host_run(tmp_path / "host", host)
+    found = commands._host("nano", str(tmp_path / "host"))
+    assert [view.slot for view in found.views] == ["front", "left", "right", "front"]
+    heads = load_distill_recipe("smoke").heads
+    open_splits(found, heads, str(place.codes), ("test",), progress=False)
+    root = tmp_path / "data"
+    shutil.copytree(place.root / "data" / "scenes", root / "scenes")
+    monkeypatch.setenv("LATENTVLA_DATA", str(root))
+    swapped = [SHARD_RECIPE["views"][index] for index in (1, 0, 2, 3)]
+    for path in split_folder("test").glob("*.parquet"):
+        write_shard(path, list(ShardReader([path])), {**SHARD_RECIPE, "views": swapped})
+    found = commands._host("nano", str(tmp_path / "host"))
+    with pytest.raises(ContractError, match=r"left@0, front@0.*front@0, left@0.*rig of the host"):
+        open_splits(found, heads, str(place.codes), ("test",), progress=False)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from latentvla_training.distill.dry_run import (
     LESSONS,
     ONLINE,
     distill_dry_runs,
+    dry_runs,
     teacher_shape,
 )
 from latentvla_training.distill.pooling import TeacherStates
@@ -58,6 +59,26 @@ def check(name: str) -> dict[str, DryRun]:
 
 def test_each_step_of_smoke_trains_what_it_is_to_train() -> None:
     check("smoke")
+
+
+def nano_steps(name: str) -> dict[str, DryRun]:
+    """Return the steps of a comparison of the shipped planner."""
+    config, teacher = load_recipe("nano").model, load_teacher_recipe("nano")
+    return {found.what: found for found in dry_runs(load_distill_recipe(name), config, teacher)}
+
+
+def test_without_fusion_all_else_of_the_whole_student_is_trained() -> None:
+    whole, without = nano_steps("nano_whole"), nano_steps("nano_no_fusion")
+    fusion = meta_planner(load_recipe("nano").model).head.fusion
+    assert whole[FUSION].trained - without[FUSION].trained == size(fusion) > 0
+    assert whole[ONLINE] == without[ONLINE] and whole[LESSONS] == without[LESSONS]
+    assert set(whole[FUSION].losses) == set(without[FUSION].losses) > {"plan", "kl"}
+
+
+def test_each_step_of_nano_told() -> None:
+    assert {what: step.trained for what, step in nano_steps("nano_told").items()} == {
+        what: step.trained for what, step in nano_steps("nano").items()
+    }
 
 
 @pytest.mark.slow

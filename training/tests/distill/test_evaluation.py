@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from latentvla_training.data.shards import load_split, split_folder, write_shard
-from latentvla_training.distill.costs import in_turn, parts_that_run
+from latentvla_training.distill.costs import parts_that_run
 from latentvla_training.distill.evaluation import (
-    Variant,
-    check_family,
     check_seeds,
     gate_at_end,
     goals,
     retention,
 )
 from latentvla_training.distill.examples import event_groups, shown_scenes, telling_scenes
+from latentvla_training.distill.measuring import in_turn
 from latentvla_training.distill.settings import (
     PoolingSettings,
     StudentSettings,
@@ -25,6 +24,7 @@ from latentvla_training.distill.settings import (
 )
 from latentvla_training.distill.student import StudentOnFeatures, make_source
 from latentvla_training.distill.tables import GATE_BEGINS, gates_line
+from latentvla_training.distill.variants import Variant, check_family
 from latentvla_training.latent_action.encoding import codes_folder
 from latentvla_training.planner.head_training import FreeQueries, NoStates, PlannerOnFeatures
 from latentvla_training.planner.losses import LossSettings

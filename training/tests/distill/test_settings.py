@@ -31,8 +31,15 @@ def test_shipped_recipes_differ_from_their_base_in_the_student_alone() -> None:
     for path in SHIPPED:
         found = load_distill_recipe(path.stem)
         assert found.name == path.stem
-        if found.name == "nano_no_fusion":
-            assert found.family == found.name and not found.heads.proposals_only
+        if found.name == "nano_whole":
+            own = replace(nano.heads, proposals_only=False), replace(nano.student, end_to_end=True)
+            assert found == replace(nano, name=found.name, heads=own[0], student=own[1])
+        elif found.name == "nano_told":
+            told = replace(nano.heads, told_all_proposals=gate.told_all_proposals)
+            assert found == replace(nano, name=found.name, heads=told)
+            losses = found.heads.of("student").loss, nano.heads.of("student").loss
+            assert losses[0].all_proposals == 0.5 != losses[1].all_proposals
+            assert losses[0] == gate.heads.of("oracle_codes").loss
         elif found.name in ("nano_scarce_maps", "nano_scarce_odometry"):
             data = found.heads.data
             assert found.family == found.name
@@ -40,7 +47,7 @@ def test_shipped_recipes_differ_from_their_base_in_the_student_alone() -> None:
             everywhere = replace(found.heads, data=nano.heads.data, run=nano.heads.run)
             assert bool(found.pseudo_odometry) == (data.odometry_share < 1.0)
             assert replace(found, name=nano.name, heads=everywhere, pseudo_odometry="") == nano
-        elif found.base == "nano_scarce_odometry":
+        elif found.base in ("nano_scarce_odometry", "nano_whole"):
             lower = load_distill_recipe(found.base)
             assert found.family == found.base and found.student != lower.student
             assert replace(found, name=lower.name, base="", student=lower.student) == lower
@@ -48,7 +55,13 @@ def test_shipped_recipes_differ_from_their_base_in_the_student_alone() -> None:
             assert found.family == "nano"
             assert replace(found, name=nano.name, base="", student=nano.student) == nano
             students.add(found.student)
-    assert nano.student not in students and len(students) == len(SHIPPED) - 8
+    assert nano.student not in students and len(students) == len(SHIPPED) - 10
+
+
+def test_what_no_fusion_leaves_out_is_the_fusion_alone() -> None:
+    whole, without = load_distill_recipe("nano_whole"), load_distill_recipe("nano_no_fusion")
+    assert without.student == replace(whole.student, fusion=False)
+    assert without.family == whole.family == "nano_whole"  # one host, free queries and teacher
 
 
 def test_nano_has_a_tenth_of_the_papers_student() -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import latentvla_training
 import pytest
 import torch
 from latentvla_training.engine.recipe import Recipe, load_recipe
@@ -16,6 +17,9 @@ from latentvla_training.planner.dry_run import dry_run
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.config import HOSTS
+
+RECIPES = Path(latentvla_training.__file__).parent / "recipes"
+NANO = sorted(path.stem for path in RECIPES.glob("nano*.yaml"))
 
 
 def _with_host(recipe: Recipe, host: str) -> Recipe:
@@ -40,6 +44,14 @@ def test_one_step_of_the_smoke_recipe_reaches_every_weight(host: str) -> None:
     found = dry_run(recipe)
     assert found.batch_size == recipe.run.batch_size and found.trained > 1e5
     assert {"plan", "expected", "raster", "lamps"} <= set(found.losses)
+
+
+@pytest.mark.parametrize("name", NANO)
+def test_one_step_of_every_shipped_planner_of_nanos_size(name: str) -> None:
+    recipe = load_recipe(name)
+    found = dry_run(recipe)
+    assert recipe.name == name and found.batch_size == recipe.run.batch_size
+    assert ("lamps" in found.losses) != recipe.blank_images  # nothing to read in blank pictures
 
 
 def test_a_weight_that_no_loss_reaches_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,29 @@ def test_a_regime_of_few_labels_says_so_and_names_its_host(results: Path, now: P
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"bundle": "nano", "host_run": "", "run": ""}, "--bundle nano --teacher nano-s0"),
+        (
+            {"bundle": "", "host_run": "nano_transfuser_fine", "run": "nano_transfuser"},
+            "--host-run nano_transfuser_fine --run nano_transfuser --teacher nano-s0",
+        ),
+    ],
+)
+def test_the_command_is_that_of_the_runs_and_the_host_that_were_asked_for(
+    results: Path, now: Present, asked: dict[str, str], said: str
+) -> None:
+    document = distill_document() | asked
+    if asked["host_run"]:
+        document["identity"] |= {"host": "other-step1-0123456789abcdef", "bundle_sha256": None}
+    (results / "distill_nano.json").write_text(json.dumps(document))
+    text = told(results, now)
+    assert f"--variants nano_no_kl {said} --codes" in text
+    assert text.count("--host-run") == bool(asked["host_run"])
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_rows_goals_ablations_tags_and_costs(results: Path, now: Present) -> None:
     text = told(results, now)
     assert "†" not in text
