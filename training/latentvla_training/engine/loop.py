@@ -1,10 +1,10 @@
 """The training loop: steps, averaging, validation, checkpoints, progress; any device (accelerate).
 
-A run folder holds ``recipe.yaml``, ``checkpoint.pt``, TensorBoard events and ``metrics.jsonl``. The
-same command again continues the run where its last checkpoint left it: same step, optimizer, random
-state and data position. With every validation the log says what the run has cost so far, calls that
-it was interrupted between included: CPU seconds and the most memory, of the first process and its
-loader workers (``cost_meter``).
+A run folder holds ``recipe.yaml``, ``checkpoint.pt``, TensorBoard events and ``metrics.jsonl``, and
+a lock while it is trained. The same command again continues the run where its last checkpoint left
+it: same step, optimizer, random state of every process and data position. With every validation the
+log says what the run has cost so far, calls that it was interrupted between included: CPU seconds
+and the most memory, of the first process and its loader workers (``cost_meter``).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 import yaml
@@ -26,6 +27,9 @@ from latentvla_ros.contract import ContractError
 from latentvla_training.engine.averaging import AveragedModel
 from latentvla_training.engine.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from latentvla_training.engine.cost_meter import CostMeter
+from latentvla_training.engine.folder_lock import alone
+from latentvla_training.engine.launch import join_processes
+from latentvla_training.engine.random_state import random_states, restore_random_state
 from latentvla_training.engine.recipe import (
     LoopSettings,
     OptimizerSettings,
@@ -38,6 +42,9 @@ from latentvla_training.engine.sharding import (
     is_sharded,
     load_optimizer,
 )
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Batch = dict[str, Tensor]
 Kind = TypeVar("Kind")
@@ -117,16 +124,16 @@ def run_training(
         stop_after_steps: end this call after so many steps with a checkpoint, as if interrupted.
 
     Raises:
-        ContractError: the folder holds a run of another recipe, or a checkpoint of one.
+        ContractError: the folder holds a run of another recipe, or a checkpoint of one; or it is
+            being trained by another process.
         FloatingPointError: the loss is not finite.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
-    from torch.utils.tensorboard import SummaryWriter
-    from tqdm import tqdm
 
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
+    join_processes()
     AcceleratorState._reset_state()  # of the stage before, whose mixed precision may be another
     accelerator = Accelerator(
         mixed_precision=recipe.run.mixed_precision,
@@ -137,6 +144,22 @@ def run_training(
             )
         ],
     )
+    with alone(folder) if accelerator.is_main_process else nullcontext():
+        return _train(task, recipe, folder, accelerator, stop_after_steps, progress)
+
+
+def _train(
+    task: Task,
+    recipe: TrainingRecipe,
+    folder: Path,
+    accelerator: Accelerator,
+    stop_after_steps: int | None,
+    progress: bool,
+) -> nn.Module:
+    """Train ``task`` in a folder that is held; see ``run_training``."""
+    from torch.utils.tensorboard import SummaryWriter
+    from tqdm import tqdm
+
     meter = CostMeter()
     main = accelerator.is_main_process
     if main:
@@ -151,7 +174,6 @@ def run_training(
         averaged.module.load_state_dict(state["averaged"])
         averaged.updates, start = state["updates"], state["step"]
         cpu_before_s, peak_before_gib = state.get("cpu_s", 0.0), state.get("peak_gib", 0.0)
-        torch.set_rng_state(state["rng"])
     averaged.module.to(accelerator.device)
     module, prepared = accelerator.prepare(task.module, optimizer)
     bare = accelerator.unwrap_model(module)
@@ -174,6 +196,7 @@ def run_training(
         return {"cpu_s": cpu_before_s + meter.cpu_s, "peak_gib": peak_gib}
 
     def checkpoint(step: int) -> None:
+        random = random_states()
         if not (main or sharded):
             return
         weights, moments = full_state(bare, optimizer)
@@ -186,7 +209,7 @@ def run_training(
                 "averaged": averaged.module.state_dict() if averaged.decay else weights,
                 "updates": averaged.updates,
                 "optimizer": moments,
-                "rng": torch.get_rng_state(),
+                "rng": random,
                 "step": step,
                 "recipe": _plain(recipe),
                 **cost(),
@@ -195,10 +218,12 @@ def run_training(
 
     saved, logged = time.monotonic(), time.monotonic()
     module.train()
+    process = accelerator.process_index
+    batches = iter(task.batches(start, process, accelerator.num_processes))
+    if state is not None:  # a loader that begins takes from the numbers
+        restore_random_state(state["rng"], process, (recipe.run.seed, start))
     step = start
-    for step, batch in enumerate(
-        task.batches(start, accelerator.process_index, accelerator.num_processes), start=start + 1
-    ):
+    for step, batch in enumerate(batches, start=start + 1):
         rate = learning_rate(step - 1, steps, recipe.optimizer)
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("learning_rate_factor", 1.0)
@@ -239,7 +264,7 @@ def run_training(
             logged = time.monotonic()
         stopping = stop_after_steps is not None and step - start >= stop_after_steps
         due = time.monotonic() - saved > 60.0 * recipe.run.checkpoint_minutes
-        if last or stopping or first_decides(due, bare):
+        if last or stopping or first_decides(due, accelerator.device):
             checkpoint(step)
             saved = time.monotonic()
         if stopping:

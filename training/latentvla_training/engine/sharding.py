@@ -43,10 +43,11 @@ def load_optimizer(
     set_optimizer_state_dict(module, optimizer, state, options=options)
 
 
-def first_decides(decision: bool, module: nn.Module) -> bool:
-    """Return the first process's decision, for what all must do or none (clocks differ)."""
-    if not is_sharded(module):
-        return decision
-    from accelerate.utils import broadcast_object_list
+def first_decides(decision: bool, device: torch.device) -> bool:
+    """Return the first process's decision, for what all must do or none (clocks differ).
 
-    return bool(broadcast_object_list([decision])[0])
+    All must call this together. ``device``: of this process.
+    """
+    from accelerate.utils import broadcast
+
+    return bool(broadcast(torch.tensor(int(decision), device=device)))

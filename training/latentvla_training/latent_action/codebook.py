@@ -91,6 +91,11 @@ def released_folder() -> Path:
     return Path(__file__).resolve().parents[1] / "released" / "codebook"
 
 
+def codes_device() -> torch.device:
+    """Return where a codebook is loaded to, and codes are computed: a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def empty_stage(stage: str, recipe: CodebookRecipe, encoder: FrameEncoder) -> LatentDynamics:
     """Return the networks of a stage with random weights, for evaluation."""
     return LatentDynamics(stage, *recipe.dynamics(stage), encoder.grid, encoder.channels)
@@ -138,12 +143,12 @@ def load_one_stage(folder: Path) -> OneStage:
 
 
 def _run_encoder(folder: Path) -> tuple[CodebookRecipe, FrameEncoder]:
-    """Return the recipe of a run and its frozen frame encoder."""
+    """Return the recipe of a run and its frozen frame encoder, on a GPU where there is one."""
     recipe = run_recipe(folder)
     encoder = FrameEncoder(recipe.frames)
     load_frame_encoder(folder, encoder)
     freeze(encoder)  # of a public DINOv2 too, as the stages were trained on it
-    return recipe, encoder
+    return recipe, encoder.to(codes_device())
 
 
 def _run_id(name: str, ego: nn.Module) -> str:
@@ -330,9 +335,8 @@ def load_codebook(name_or_path: str | Path = "nano") -> Codebook:
             encoder.identity(),
             f"{manifest['frame_encoder']}, that {manifest['codebook_id']} was trained on",
         )
-    if torch.cuda.is_available():
-        for module in modules.values():
-            module.cuda()
+    for module in modules.values():
+        module.to(codes_device())
     environment, ego, pictures = modules[ENVIRONMENT], modules[EGO], modules.get(PICTURES)
     assert isinstance(environment, LatentDynamics) and isinstance(ego, LatentDynamics)
     assert pictures is None or isinstance(pictures, PictureReader)

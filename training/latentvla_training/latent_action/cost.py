@@ -2,17 +2,18 @@
 
 Parameters and operations are counted on the meta device, where tensors have shapes and no memory;
 operations are those of torch's ``FlopCounterMode`` (a multiplication and an addition are two). A
-dry run makes one optimiser step of every stage at full shape: on a GPU where there is one,
-otherwise on the meta device. There what looks at values cannot run: entries are taken as found
-(no k-means), and vectors are normalised by what is known before the batch.
+dry run makes one optimiser step of every stage at full shape: on a GPU where there is one, on a CPU
+where its memory clearly does, otherwise on the meta device. There what looks at values cannot run:
+entries are taken as found (no k-means), and vectors are normalised by what is known before the
+batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,13 +29,16 @@ from latentvla_training.latent_action.picture_reader import PICTURES, PictureRea
 from latentvla_training.latent_action.pretraining import FramePretraining
 from latentvla_training.latent_action.settings import DINOV2, OWN, CodebookRecipe
 from latentvla_training.latent_action.unexplained_change import WIDTH as CHANGE_WIDTH
-from latentvla_training.planner.dry_run import DryRun, dry_device, one_step
+from latentvla_training.planner.dry_run import DryRun, one_step, step_that_fits
 
 #: Whose shapes are known here without a connection: those of its published config.json.
 DINOV2_BASE = "facebook/dinov2-with-registers-base"
 
 FRAMES = "frames"
 _GIB = 2.0**30
+
+#: A step is made on a CPU where so many times what it holds at least is free.
+_CLEARLY = 4
 
 
 @dataclass(frozen=True)
@@ -97,26 +101,29 @@ def _dinov2_config(name_or_path: str) -> Any:
         raise ContractError(f"frames.pretrained {name_or_path}", found, expected) from error
 
 
-def stages(
-    recipe: CodebookRecipe, encoder: FrameEncoder, device: torch.device
-) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the networks that a recipe trains, one stage after the other."""
-    if recipe.frames.encoder == OWN:
-        with device:
-            yield FRAMES, FramePretraining(recipe.frames)
-    for name in (ENVIRONMENT, *((PICTURES,) if recipe.pictures_alone else ()), EGO):
-        run = recipe.stage(name).run
-        with device:
-            if name == PICTURES:
-                yield name, empty_reader(recipe, encoder)
-                continue
-            sizes = (encoder.grid, encoder.channels)
-            # Entries are revived by what they stand for, which the meta device does not know.
-            revived = () if device.type == "meta" else (run.steps, run.batch_size)
-            module = LatentDynamics(name, *recipe.dynamics(name), *sizes, *revived)
-        if device.type == "meta":
-            _look_at_no_value(module)
-        yield name, module
+def stages(recipe: CodebookRecipe) -> tuple[str, ...]:
+    """Return the stages that a recipe trains, in their order."""
+    own = (FRAMES,) if recipe.frames.encoder == OWN else ()
+    return (*own, ENVIRONMENT, *((PICTURES,) if recipe.pictures_alone else ()), EGO)
+
+
+def networks(
+    stage: str, recipe: CodebookRecipe, encoder: FrameEncoder, device: torch.device
+) -> nn.Module:
+    """Return the networks that a stage of a recipe trains."""
+    run = recipe.stage(stage).run
+    with device:
+        if stage == FRAMES:
+            return FramePretraining(recipe.frames)
+        if stage == PICTURES:
+            return empty_reader(recipe, encoder)
+        sizes = (encoder.grid, encoder.channels)
+        # Entries are revived by what they stand for, which the meta device does not know.
+        revived = () if device.type == "meta" else (run.steps, run.batch_size)
+        module = LatentDynamics(stage, *recipe.dynamics(stage), *sizes, *revived)
+    if device.type == "meta":
+        _look_at_no_value(module)
+    return module
 
 
 def _look_at_no_value(module: LatentDynamics) -> None:
@@ -156,7 +163,8 @@ def random_batch(
 def count(recipe: CodebookRecipe, encoder: FrameEncoder) -> list[StageCost]:
     """Count parameters and operations of every stage of a recipe."""
     meta, found = torch.device("meta"), []
-    for name, module in stages(recipe, encoder, meta):
+    for name in stages(recipe):
+        module = networks(name, recipe, encoder, meta)
         batch = random_batch(name, recipe, encoder, 1, meta)
         module.eval()
         encode = 0.0
@@ -202,11 +210,22 @@ def dry_run(recipe: CodebookRecipe, processes: int = 1) -> list[DryRun]:
     Raises:
         ContractError: a weight that is to be trained gets no gradient; names it.
     """
-    device, encoder = dry_device(), shaped_encoder(recipe)
-    found = []
-    for name, module in stages(recipe, encoder, device):
-        settings = recipe.stage(name)
-        size = max(1, settings.run.batch_size // processes)
-        batch = random_batch(name, recipe, encoder, size, device)
-        found.append(one_step(f"stage {name}", module, batch, settings))
-    return found
+    encoder = shaped_encoder(recipe)
+    return [_dry_step(name, recipe, encoder, processes) for name in stages(recipe)]
+
+
+def _dry_step(stage: str, recipe: CodebookRecipe, encoder: FrameEncoder, processes: int) -> DryRun:
+    settings = recipe.stage(stage)
+
+    def step(device: torch.device, batch_size: int) -> DryRun:
+        module = networks(stage, recipe, encoder, device)
+        batch = random_batch(stage, recipe, encoder, batch_size, device)
+        return one_step(f"stage {stage}", module, batch, settings)
+
+    size = max(1, settings.run.batch_size // processes)
+    found = step_that_fits(step, size, processes)
+    if found.device != "meta" or found.note:
+        return found
+    if _CLEARLY * found.least_bytes > psutil.virtual_memory().available:
+        return found
+    return step(torch.device("cpu"), size)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from latentvla_training.latent_action.codebook import codes_device
 from latentvla_training.latent_action.stages import PairData
 
 
@@ -70,10 +71,11 @@ class ReadingTask:
     targets: NDArray[np.float32]
 
     def read(self, reader: MotionReader, rows: NDArray[np.integer]) -> Tensor:
-        """Return what ``reader`` says (len(rows), T) of some of the pairs."""
+        """Return what ``reader`` says (len(rows), T) of some of the pairs, where it is."""
         batch = self.data.batch(self.pairs[rows])
-        with torch.autocast("cpu", torch.bfloat16):
-            return reader(batch["earlier"], batch["later"]).float()
+        device = next(reader.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16):
+            return reader(batch["earlier"].to(device), batch["later"].to(device)).float()
 
 
 def fit_motion_reader(
@@ -82,7 +84,7 @@ def fit_motion_reader(
     channels: int,
     settings: ReaderSettings | None = None,
 ) -> MotionReader:
-    """Fit a reader on true pairs of training networks.
+    """Fit a reader on true pairs of training networks; it is where codebooks are loaded to.
 
     Args:
         grid, channels: of the features.
@@ -91,7 +93,8 @@ def fit_motion_reader(
 
     settings = settings or ReaderSettings()
     torch.manual_seed(settings.seed)
-    reader = MotionReader(grid, channels, task.targets.shape[1], settings)
+    device = codes_device()
+    reader = MotionReader(grid, channels, task.targets.shape[1], settings).to(device)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.steps
@@ -99,7 +102,7 @@ def fit_motion_reader(
     random = np.random.default_rng(settings.seed)
     for _ in tqdm(range(settings.steps), desc="motion reader", leave=False):
         rows = random.choice(len(task.pairs), settings.batch_size)
-        target = torch.from_numpy(task.targets[rows])
+        target = torch.from_numpy(task.targets[rows]).to(device)
         loss = nn.functional.smooth_l1_loss(task.read(reader, rows), target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

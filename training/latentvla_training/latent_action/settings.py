@@ -9,7 +9,12 @@ import math
 from dataclasses import dataclass, field, replace
 
 from latentvla_ros.contract import ContractError
-from latentvla_training.engine.recipe import LoopSettings, OptimizerSettings, load_record
+from latentvla_training.engine.recipe import (
+    LoopSettings,
+    OptimizerSettings,
+    build,
+    read_recipe,
+)
 from latentvla_training.latent_action.codes import (
     CODES_PER_TRANSITION,
     TRANSITIONS_S,
@@ -249,6 +254,12 @@ class CodebookRecipe:
         """Whether codes are read off pictures alone, because not all drives have odometry."""
         return self.data.odometry_share < 1.0
 
+    @property
+    def trained_stages(self) -> tuple[str, ...]:
+        """Fields of the stages that are trained, in their order."""
+        own = ("pretraining",) if self.frames.encoder == OWN else ()
+        return (*own, "environment", *(("pictures",) if self.pictures_alone else ()), "ego")
+
     def dynamics(self, stage: str) -> tuple[DynamicsSettings, DynamicsLoss]:
         """Return networks and losses of a stage; stage 1 is the same whatever decides stage 2."""
         if stage != "environment":
@@ -273,6 +284,14 @@ def load_codebook_recipe(name_or_path: str) -> CodebookRecipe:
     """Read a recipe that ships (by name) or any YAML file (by path).
 
     Raises:
-        ContractError: no such recipe, an unknown key, or a value that is not allowed.
+        ContractError: no such recipe, an unknown key, a value that is not allowed, or loader
+            workers for a stage that is trained: none has a loader.
     """
-    return load_record(CodebookRecipe, name_or_path, RECIPES)
+    values, where = read_recipe(name_or_path, RECIPES)
+    recipe = build(CodebookRecipe, values, where)
+    for key in recipe.trained_stages:
+        workers = values.get(key, {}).get("run", {}).get("workers", 0)
+        if workers:
+            expected = "0: pairs come from features that are kept, there is no loader"
+            raise ContractError(f"{where}.{key}.run.workers", workers, expected)
+    return recipe

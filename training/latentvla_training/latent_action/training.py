@@ -24,10 +24,12 @@ from latentvla_ros.contract import ContractError
 from latentvla_training.data.shards import load_split
 from latentvla_training.data.whole_file import write_whole
 from latentvla_training.engine.checkpoint import load_checkpoint
+from latentvla_training.engine.launch import first_process_first
 from latentvla_training.engine.loop import check_checkpoint, check_folder, run_training
 from latentvla_training.latent_action.codebook import (
     FRAME_WEIGHTS,
     RECIPE,
+    codes_device,
     empty_reader,
     load_frame_encoder,
     run_recipe,
@@ -142,8 +144,6 @@ class CodebookTraining:
 
     def frame_encoder(self, stop_after_steps: int | None = None) -> FrameEncoder:
         """Return the frozen frame encoder, trained first where it is our own."""
-        from accelerate import PartialState
-
         frames = self.recipe.frames
         rows = np.flatnonzero(frames_to_learn_from(self.train_scenes, self.recipe.data))
         trunk = None
@@ -151,19 +151,17 @@ class CodebookTraining:
             trunk = self._own_trunk(rows, stop_after_steps)
         encoder = FrameEncoder(frames, trunk)
         freeze(encoder)
-        state = PartialState(cpu=not torch.cuda.is_available())
-        with state.main_process_first():
+        with first_process_first() as first:
+            encoder.to(codes_device())
             # Sums differ in their last bits between processes: all take those of the first.
-            if state.is_main_process and not (self.folder / FRAME_WEIGHTS).is_file():
+            if first and not (self.folder / FRAME_WEIGHTS).is_file():
                 chosen = evenly(rows, _STANDARD_FRAMES)
                 encoder.standardise(front_frames(self.train_scenes, frames, chosen))
                 save_frame_encoder(self.folder, encoder)
             else:
                 self._take_kept(encoder)
-            if state.is_main_process:
+            if first:
                 keep_front_camera(self.folder, self.train_scenes, frames)
-        if torch.cuda.is_available():
-            encoder.cuda()
         return encoder
 
     def _take_kept(self, encoder: FrameEncoder) -> None:
@@ -199,15 +197,13 @@ class CodebookTraining:
         trained = run_training(task, recipe, folder, stop_after_steps, self.progress)
         self._require(folder, settings.run.steps)
         load_averaged(trained, folder, recipe)  # as the first process has it
-        return trained.trunk  # type: ignore[return-value]
+        return trained.trunk.cpu()  # type: ignore[return-value,operator]
 
     def _data(self, encoder: FrameEncoder) -> dict[str, PairData]:
         """Return the pairs of both splits; of several processes the first makes what is cached."""
-        from accelerate import PartialState
-
         data = {}
         for name, scenes in (("train", self.train_scenes), ("val", self.val_scenes)):
-            with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+            with first_process_first():
                 found = pair_data(
                     self.recipe.model,
                     encoder,
@@ -309,10 +305,8 @@ class CodebookTraining:
 
     def _folder(self, name: str, recipe: FrameRun | DynamicsRun, steps: int) -> Path:
         """Return the folder of a stage, taken from the other run if it holds the same one."""
-        from accelerate import PartialState
-
         folder = self.folder / name
-        with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        with first_process_first():
             if self.stages_of is None or folder.exists():
                 return folder
             source = self.stages_of / name

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from latentvla_ros.contract import ContractError
+from latentvla_training.engine.folder_lock import alone
 from latentvla_training.pipeline.command_process import run_command
 from latentvla_training.pipeline.plan import Gate, Plan, Step
 from latentvla_training.pipeline.settings import STAGES, StageName
@@ -101,7 +100,7 @@ def run_stages(plan: Plan, stages: Sequence[StageName], past_gates: bool, consol
     """
     left = [entry for entry in listed(plan, stages) if not entry.done]
     missed: list[Gate] = []
-    with _alone(plan.layout.out), _Clock(console, [entry.step for entry in left]) as clock:
+    with alone(plan.layout.out), _Clock(console, [entry.step for entry in left]) as clock:
         for number, stage in enumerate(stages, start=1):
             steps = plan.steps(stage)
             for place, step in enumerate(steps, start=1):
@@ -223,27 +222,6 @@ class _Clock:
             self.progress.remove_task(self.task)
             self.task = None
         return took
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder against other whole runs; the lock ends with the process that holds it.
-
-    Raises:
-        ContractError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            found = f"a run under way, process {file.read().strip() or 'unknown'}"
-            raise ContractError(str(folder), found, "one at a time") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
 
 
 def cores() -> int:

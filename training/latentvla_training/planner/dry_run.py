@@ -1,14 +1,16 @@
 """One optimiser step of a planner's recipe on random Scenes at full shape, before any is made.
 
-On a GPU where there is one; otherwise on the meta device, where every operation of forward pass,
-losses, backward pass and AdamW is checked for its shapes and nothing is computed. What data
-parallelism would stumble over hours later is found too: a weight that no loss reaches.
+On a GPU where there is one; otherwise, and where its memory does not do, on the meta device, where
+every operation of forward pass, losses, backward pass and AdamW is checked for its shapes and
+nothing is computed. What data parallelism would stumble over hours later is found too: a weight
+that no loss reaches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -33,7 +35,10 @@ class DryRun:
 
     Attributes:
         what: was trained. device: where. batch_size: examples. losses: their names.
-        trained: parameters that moved. peak_bytes: of memory on a GPU; 0 on the meta device.
+        trained: parameters that moved. peak_bytes: of memory on a GPU; 0 elsewhere.
+        least_bytes: what the step holds at least: weights, gradients, AdamW's moments and what the
+            backward pass reads; in single precision on the meta device.
+        note: why it was made there, in words.
     """
 
     what: str
@@ -42,6 +47,8 @@ class DryRun:
     losses: tuple[str, ...]
     trained: int
     peak_bytes: int
+    least_bytes: int = 0
+    note: str = ""
 
     def lines(self) -> str:
         """Return it in a line for people."""
@@ -49,12 +56,50 @@ class DryRun:
         return (
             f"  one step of {self.what}, a batch of {self.batch_size} on {self.device}: "
             f"{self.trained / 1e6:,.1f} M parameters trained by {', '.join(self.losses)}{memory}"
+            f"{self.note and f' ({self.note})'}"
         )
 
 
 def dry_device() -> torch.device:
     """Return where dry steps are made."""
     return torch.device("cuda" if torch.cuda.is_available() else "meta")
+
+
+def step_that_fits(
+    step: Callable[[torch.device, int], DryRun], batch_size: int, processes: int = 1
+) -> DryRun:
+    """Make a dry step where it should be, or on the meta device where memory there does not do.
+
+    Args:
+        step: makes one on a device, of so many examples. batch_size: of a process.
+        processes: that share the whole batch.
+
+    Returns:
+        the step; if memory did not do, its note says among how many processes it would.
+    """
+    device = dry_device()
+    found = _within_memory(step, device, batch_size)
+    if found is not None:
+        return found
+    more = 2
+    while more <= batch_size and _within_memory(step, device, batch_size // more) is None:
+        more *= 2
+    among = f"--processes {processes * more} does" if more <= batch_size else "no share of it does"
+    note = f"shapes alone: this batch does not fit into memory of {device.type}; {among}"
+    return replace(step(torch.device("meta"), batch_size), note=note)
+
+
+def _within_memory(
+    step: Callable[[torch.device, int], DryRun], device: torch.device, batch_size: int
+) -> DryRun | None:
+    """Return a dry step, None when memory does not do."""
+    try:
+        return step(device, batch_size)
+    except torch.OutOfMemoryError:
+        pass  # what the step held is held until here
+    gc.collect()
+    torch.cuda.empty_cache()
+    return None
 
 
 def any_quality() -> PlanQuality:
@@ -72,12 +117,13 @@ def dry_run(recipe: Recipe) -> DryRun:
     Raises:
         ContractError: a weight that is to be trained gets no gradient; names it.
     """
-    device = dry_device()
-    with device:
-        module = TrainedPlanner(recipe, any_quality())
-    return one_step(
-        "the planner", module.train(), random_batch(module, recipe.run.batch_size), recipe
-    )
+
+    def step(device: torch.device, batch_size: int) -> DryRun:
+        with device:
+            module = TrainedPlanner(recipe, any_quality())
+        return one_step("the planner", module.train(), random_batch(module, batch_size), recipe)
+
+    return step_that_fits(step, recipe.run.batch_size)
 
 
 def one_step(
@@ -94,10 +140,20 @@ def one_step(
     """
     optimizer = make_optimizer(module, recipe.optimizer)
     device = next(module.parameters()).device
-    mixed = device.type == "cuda" and recipe.run.mixed_precision == "bf16"
+    mixed = device.type != "meta" and recipe.run.mixed_precision == "bf16"
+    kept: dict[int, int] = {}
+
+    def note(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        kept[storage._cdata] = storage.nbytes()
+        return value
+
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+    with (
+        torch.autocast("cpu" if device.type == "meta" else device.type, torch.bfloat16, mixed),
+        torch.autograd.graph.saved_tensors_hooks(note, lambda value: value),
+    ):
         losses = module({name: value.to(device) for name, value in batch.items()})
     torch.stack([loss.float() for loss in losses.values()]).sum().backward()
     trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
@@ -110,7 +166,10 @@ def one_step(
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     count = sum(parameter.numel() for parameter in trained.values())
     size = len(next(iter(batch.values())))
-    return DryRun(what, device.type, size, tuple(losses), count, peak)
+    moments = sum(p.nbytes for p in trained.values()) * 3  # and gradients
+    weights = {v.untyped_storage()._cdata: v.nbytes for v in module.state_dict().values()}
+    held = moments + sum({**kept, **weights}.values())
+    return DryRun(what, device.type, size, tuple(losses), count, peak, held)
 
 
 def random_inputs(planner: StudentPlanner, batch_size: int) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from latentvla_training.engine.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from latentvla_training.engine.folder_lock import alone
 from latentvla_training.engine.loop import (
     check_folder,
     learning_rate,
@@ -33,6 +35,7 @@ from latentvla_training.engine.recipe import (
     load_recipe,
 )
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from latentvla_ros.contract import ContractError
 
@@ -81,6 +84,46 @@ def test_resumed_run_equals_uninterrupted_one(recipe: Recipe, tmp_path: Path) ->
         assert torch.equal(first, second)
     steps = [json.loads(line)["step"] for line in (tmp_path / "parts/metrics.jsonl").open()]
     assert steps == [*range(1, 13), 12]
+
+
+class LoadedLineTask(LineTask):
+    """The same from a loader, which takes from torch's numbers when it begins."""
+
+    def batches(self, start_step: int, process: int, processes: int) -> DataLoader[Tensor]:
+        rows = [batch["x"] for batch in super().batches(start_step, process, processes)]
+        return DataLoader(rows, batch_size=None, collate_fn=lambda x: {"x": x})
+
+
+def test_a_loader_that_begins_again_takes_no_number_of_the_run(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    whole = run_training(LoadedLineTask(recipe), recipe, tmp_path / "whole", progress=False)
+    for stop in (5, None):
+        parts = run_training(LoadedLineTask(recipe), recipe, tmp_path / "parts", stop, False)
+    for first, second in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_a_checkpoint_of_one_random_state_goes_on(recipe: Recipe, tmp_path: Path) -> None:
+    """As it was before every process kept its own."""
+    whole = run_training(LineTask(recipe), recipe, tmp_path / "whole", progress=False)
+    run_training(LineTask(recipe), recipe, tmp_path / "parts", 5, progress=False)
+    state = load_checkpoint(tmp_path / "parts")
+    assert state is not None and len(state["rng"]) == 1
+    save_checkpoint(tmp_path / "parts", {**state, "rng": state["rng"][0]["cpu"]})
+    parts = run_training(LineTask(recipe), recipe, tmp_path / "parts", progress=False)
+    for first, second in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_a_folder_that_is_being_trained_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    with (
+        alone(tmp_path / "line"),
+        pytest.raises(ContractError, match=rf"{tmp_path}/line.*process {os.getpid()}"),
+    ):
+        run_training(LineTask(recipe), recipe, tmp_path / "line", progress=False)
+    assert checkpoint_step(tmp_path / "line") == 0
+    run_training(LineTask(recipe), recipe, tmp_path / "line", progress=False)
 
 
 def test_stages_of_one_process_may_differ_in_precision(recipe: Recipe, tmp_path: Path) -> None:

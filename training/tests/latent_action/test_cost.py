@@ -1,9 +1,10 @@
-"""The paper's size is counted, and makes a step of every stage, on no device."""
+"""The paper's size is counted, and makes a step of every stage, on no device; ``nano`` on a CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from latentvla_training.latent_action.settings import (
     FrameSettings,
     load_codebook_recipe,
 )
+from latentvla_training.planner import dry_run
 from torch import nn
 
 from latentvla_ros.contract import ContractError
@@ -23,7 +25,9 @@ from latentvla_ros.contract import ContractError
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a GPU, with 8 GiB of free memory."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(cost.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 << 30))
 
 
 def test_base_is_counted() -> None:
@@ -56,8 +60,9 @@ def test_a_step_of_every_stage(name: str) -> None:
     wanted[:0] = ["frames"] if recipe.frames.encoder == "own" else []
     assert [step.what for step in steps] == [f"stage {name}" for name in wanted]
     assert [stage.stage for stage in counted] == wanted
+    device = "meta" if name == "base" else "cpu"
     for step, stage in zip(steps, counted, strict=True):
-        assert (step.device, step.trained) == ("meta", stage.parameters)
+        assert (step.device, step.trained) == (device, stage.parameters)
         assert step.batch_size == recipe.stage(stage.stage).run.batch_size // 2
     assert "features" in steps[-1].losses
     assert ("ego_motion" in steps[-1].losses) == bool(recipe.loss.ego_motion)
@@ -66,17 +71,52 @@ def test_a_step_of_every_stage(name: str) -> None:
 def test_a_weight_that_no_loss_reaches_is_named(
     recipe: CodebookRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stages = cost.stages
+    networks = cost.networks
 
-    def one_more(*arguments: Any) -> Iterator[tuple[str, nn.Module]]:
-        for name, module in stages(*arguments):
-            if name == "ego":
-                module.forgotten = nn.Parameter(torch.zeros(3, device="meta"))
-            yield name, module
+    def one_more(name: str, *arguments: Any) -> nn.Module:
+        module = networks(name, *arguments)
+        if name == "ego":
+            module.forgotten = nn.Parameter(torch.zeros(3, device="meta"))
+        return module
 
-    monkeypatch.setattr(cost, "stages", one_more)
+    monkeypatch.setattr(cost, "networks", one_more)
     with pytest.raises(ContractError, match=r"stage ego.*forgotten"):
         cost.dry_run(recipe)
+
+
+def test_what_may_not_fit_into_a_cpu_s_memory_is_made_on_no_device(
+    recipe: CodebookRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = cost.dry_run(recipe)[-1]
+    assert (step.device, step.note) == ("cpu", "")
+    # Weights, gradients and two moments, and at least both frames of every pair.
+    places = 2 * 2 * 4 * recipe.frames.channels * recipe.ego.run.batch_size
+    assert step.least_bytes > 16 * step.trained + 4 * places
+    low = SimpleNamespace(available=3 * step.least_bytes)
+    monkeypatch.setattr(cost.psutil, "virtual_memory", lambda: low)
+    assert cost.dry_run(recipe)[-1].device == "meta"
+
+
+@pytest.mark.parametrize(("most", "among"), [(8, "4"), (2, "16"), (0, None)])
+def test_a_batch_too_large_for_a_gpu_says_among_how_many_it_is_not(
+    recipe: CodebookRecipe, monkeypatch: pytest.MonkeyPatch, most: int, among: str | None
+) -> None:
+    """Here the CPU stands for the GPU, with memory for ``most`` pairs."""
+    one_step: Callable[..., dry_run.DryRun] = cost.one_step
+
+    def short(what: str, module: nn.Module, batch: Mapping[str, torch.Tensor], *rest: Any) -> Any:
+        on_gpu = next(module.parameters()).device.type == "cpu"
+        if on_gpu and len(next(iter(batch.values()))) > most:
+            raise torch.OutOfMemoryError
+        return one_step(what, module, batch, *rest)
+
+    monkeypatch.setattr(dry_run, "dry_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(cost, "one_step", short)
+    run = replace(recipe.ego.run, batch_size=32)
+    step = cost.dry_run(replace(recipe, ego=replace(recipe.ego, run=run)), processes=2)[-1]
+    assert (step.device, step.batch_size) == ("meta", 16)
+    said = f"--processes {among} does" if among else "no share of it does"
+    assert "does not fit into memory" in step.lines() and said in step.lines()
 
 
 def test_shapes_that_do_not_fit_are_refused_before_training(recipe: CodebookRecipe) -> None:

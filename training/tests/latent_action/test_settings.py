@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from latentvla_training.engine.recipe import build
+from latentvla_training.latent_action import settings
 from latentvla_training.latent_action.dynamics import EGO, ENVIRONMENT, LatentDynamics
 from latentvla_training.latent_action.settings import (
     CodebookRecipe,
@@ -38,6 +41,24 @@ def test_bad_recipes_name_the_key(values: dict[str, object], said: str) -> None:
     with pytest.raises(ContractError) as caught:
         build(CodebookRecipe, values, "recipe")
     assert said in str(caught.value)
+
+
+def test_loader_workers_are_refused_where_a_stage_is_trained(tmp_path: Path) -> None:
+    """A stage has no loader; a run's own recipe names default workers of what it does not train."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nego: {run: {workers: 2}}\n")
+    with pytest.raises(ContractError, match=r"ego\.run\.workers: found 2"):
+        load_codebook_recipe(str(path))
+    path.write_text("name: mine\npictures: {run: {workers: 1}}\n")
+    assert load_codebook_recipe(str(path)).trained_stages == ("pretraining", "environment", "ego")
+    path.write_text("name: mine\ndata: {odometry_share: 0.5}\npictures: {run: {workers: 1}}\n")
+    with pytest.raises(ContractError, match=r"pictures\.run\.workers"):
+        load_codebook_recipe(str(path))
+
+
+def test_shipped_recipes_ask_for_no_workers() -> None:
+    for path in (Path(settings.__file__).parents[1] / "recipes" / "codebook").glob("*.yaml"):
+        load_codebook_recipe(path.stem)
 
 
 @pytest.mark.parametrize("name", ["nano", "nano_scarce_odometry", "smoke", "base"])

@@ -187,6 +187,46 @@ def test_two_processes_share_the_batches_of_every_stage(
     assert load_run(folder).recipe.name == recipe.name
 
 
+_WHOLE_AND_PARTS = """
+import sys
+from pathlib import Path
+import torch
+from latentvla_training.engine.launch import join_processes, leave_group
+from latentvla_training.latent_action.settings import load_codebook_recipe
+from latentvla_training.latent_action.training import CodebookTraining, StageInterrupted
+recipe, folder = load_codebook_recipe(sys.argv[1]), Path(sys.argv[2])
+CodebookTraining(recipe, folder / "two_whole", progress=False).run()
+rank, interruptions = join_processes().process_index, 0
+while True:
+    torch.manual_seed(7 * interruptions + rank)  # whatever happened in between
+    try:
+        CodebookTraining(recipe, folder / "two_parts", progress=False).run(stop_after_steps=2)
+        break
+    except StageInterrupted:
+        interruptions += 1
+assert interruptions >= 5 and torch.distributed.get_world_size() == 2
+leave_group()
+"""
+
+
+def test_two_processes_go_on_to_the_same_end(splits: Path, recipe: CodebookRecipe) -> None:
+    """Each draws for itself what unused entries are revived as."""
+    path, script = splits / "recipe.yaml", splits / "two.py"
+    often = replace(recipe, loss=replace(recipe.loss, dead_share=1.0))
+    path.write_text(_recipe_text(often))
+    script.write_text(_WHOLE_AND_PARTS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", str(script), str(path), str(splits)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    state = load_checkpoint(splits / "two_parts" / "environment")
+    assert state is not None
+    one, other = (entry["cpu"] for entry in state["rng"])
+    assert not torch.equal(one, other)  # they have drawn
+    assert_same(splits / "two_whole", splits / "two_parts", ("frames", "environment", "ego"))
+
+
 def test_stage_0_learns_from_a_recorded_bag(
     splits: Path, recipe: CodebookRecipe, tmp_path: Path
 ) -> None:

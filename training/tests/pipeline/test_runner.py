@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from latentvla_training.engine.folder_lock import alone
 from latentvla_training.pipeline import runner
 from latentvla_training.pipeline.layout import Layout
 from latentvla_training.pipeline.plan import Gate, Plan, Step
@@ -111,7 +112,7 @@ def test_a_missed_gate_ends_the_run_unless_told(
 
 def test_one_run_at_a_time(plan: ThreeStages) -> None:
     with (
-        runner._alone(plan.layout.out),
+        alone(plan.layout.out),
         pytest.raises(ContractError, match="under way, process"),
     ):
         go(plan)
