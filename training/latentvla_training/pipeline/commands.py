@@ -46,6 +46,7 @@ class All:
         from rich.console import Console
 
         from latentvla_training.pipeline.layout import find_layout
+        from latentvla_training.pipeline.overview import note_command
         from latentvla_training.pipeline.plan import Plan
         from latentvla_training.pipeline.runner import (
             chosen_stages,
@@ -68,6 +69,7 @@ class All:
             console.width = max(console.width, 160)  # also where the output is a file
             print_plan(plan, listed(plan, stages), console)
             return 0
+        note_command(layout, self.recipe, self.bundle)
         status = run_stages(plan, stages, self.past_gates or recipe.past_gates, console)
         if status == 0 and stages[-1] in ("bundle", "report"):
             console.print(f"The bundle: {plan.final}", soft_wrap=True)

@@ -46,10 +46,13 @@ class Status:
 
     stale_only: bool = False
     """Leave out what is fresh."""
+    root: Path | None = None
+    """Folder of a whole run (all --root) that is listed beside those in out/all."""
 
     def __call__(self) -> int:
+        from latentvla_training.pipeline.overview import whole_runs
         from latentvla_training.report.inventory import inventory
         from latentvla_training.report.status import print_status
 
-        print_status(inventory(), self.stale_only)
+        print_status([*inventory(), *whole_runs(self.root)], self.stale_only)
         return 0
