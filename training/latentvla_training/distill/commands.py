@@ -178,13 +178,17 @@ class DistillExport:
     codes: Path | None = None
     """Folder with names.json of latentvla-train codebook encode; by default the codebook's own, or
     the names in a codebook that ships."""
+    result: Path | None = None
+    """A result of distill evaluate (--splits val) of this student's seed among others: its figures
+    beside its host's go into the bundle's manifest."""
 
     def __call__(self) -> int:
         from latentvla_training.distill.export import export_student
 
         place = Path(self.run)
         place = place if place.is_dir() else _FOLDER / self.run
-        print(export_student(place, self.name, self.revision, self.out, codes=self.codes))
+        name, revision, out = self.name, self.revision, self.out
+        print(export_student(place, name, revision, out, codes=self.codes, result=self.result))
         return 0
 
 
@@ -203,7 +207,7 @@ def print_result(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from latentvla_training.distill import tables
+    from latentvla_training.distill import choice, tables
 
     console = Console()
     console.width = max(console.width, 170)  # also where the output is a file
@@ -220,5 +224,9 @@ def print_result(result: dict[str, Any]) -> None:
             table.add_row(*row)
         console.print(table)
         console.print({name: value for name, value in result["goals"][split].items()})
+        if split == choice.SPLIT:
+            seeds = choice.seed_scores(result)
+            for line in (*(seed.line() for seed in seeds), choice.verdict(seeds)):
+                console.print(line, markup=False, highlight=False)
     console.print(f"Teacher {result['teacher']}, codes of {result['codebook']}.")
     console.print(tables.gates_line(result["gates"]))

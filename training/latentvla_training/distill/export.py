@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import yaml
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.model.planner import StudentPlanner
+from latentvla_training.distill.choice import seed_scores
 from latentvla_training.distill.runs import StudentRun
 from latentvla_training.distill.settings import STUDENT
 from latentvla_training.distill.student import StudentOnFeatures, make_source, student_planner
@@ -18,7 +21,12 @@ from latentvla_training.engine.recipe import build
 from latentvla_training.export.parity import Parity
 from latentvla_training.latent_action.release import find_names
 from latentvla_training.planner.losses import LossSettings
-from latentvla_training.planner.release import export_planner, run_provenance, shipped
+from latentvla_training.planner.release import (
+    export_planner,
+    record_metrics,
+    run_provenance,
+    shipped,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +90,31 @@ def provenance(record: StudentRun, step: int) -> dict[str, Any]:
     }
 
 
+def measured(record: StudentRun, result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a student scored by a result of ``distill evaluate``, by split.
+
+    Raises:
+        ContractError: the result is not of this student; names what differs.
+    """
+    found = {
+        "recipe": result.get("distilled"),
+        "teacher": result.get("teacher") if record.teacher else "",
+        "codebook": result.get("codebook"),
+        "host": (result.get("identity") or {}).get("host"),
+    }
+    for name, value in found.items():
+        if value != getattr(record, name):
+            raise ContractError(f"--result {name}", value, str(getattr(record, name)))
+    by_split = {}
+    for split, entry in result["splits"].items():
+        seeds = {scores.seed: scores for scores in seed_scores(result, split)}
+        if record.run.seed not in seeds:
+            raise ContractError("--result seeds", sorted(seeds), f"{record.run.seed} among them")
+        counts = entry["scenes"], entry["decision_scenes"]
+        by_split[split] = seeds[record.run.seed].figures(*counts)
+    return by_split
+
+
 def export_student(
     run: Path,
     name: str,
@@ -89,6 +122,7 @@ def export_student(
     folder: Path | None = None,
     split: str = "val",
     codes: Path | None = None,
+    result: Path | None = None,
 ) -> Parity:
     """Write the bundle of a student, checked on Scenes of ``split``.
 
@@ -98,13 +132,17 @@ def export_student(
         run: see ``find_student``. name, revision: of the bundle. folder: where to; by default among
             the shipped bundles.
         codes: folder of its codebook's codes, with their names; None: see ``find_names``.
+        result: of ``distill evaluate``: what its seed scored goes into the manifest's metrics.
 
     Raises:
-        FileNotFoundError, ContractError: see ``load_student`` and ``find_names``; torch and ONNX
-            Runtime disagree.
+        FileNotFoundError, ContractError: see ``load_student``, ``measured`` and ``find_names``;
+            torch and ONNX Runtime disagree.
     """
     record, planner, step = load_student(find_student(run))
     made = provenance(record, step)
+    metrics = {}
+    if result is not None:
+        metrics = measured(record, json.loads(result.read_text(encoding="utf-8")))
     where = folder or shipped(name)
     codebook = spoken_codebook(record)
     found = None if codebook is None else find_names(codebook, codes)
@@ -113,4 +151,7 @@ def export_student(
     elif found is None:
         logger.warning("codebook %s: its codes have no names, nor has the bundle", codebook)
     names = None if found is None else found.names
-    return export_planner(planner, f"{name}-{revision}", made, where, split, codebook, names)
+    parity = export_planner(planner, f"{name}-{revision}", made, where, split, codebook, names)
+    for of_split, figures in metrics.items():
+        record_metrics(str(where), of_split, figures)
+    return parity

@@ -1,8 +1,8 @@
 """Tells by what is there whether a stage is finished; nothing is written down for the purpose.
 
 An artefact counts where it is whole, of what it is made from now (identities where it names them),
-and no older than that. What is absent is not finished; what is damaged or of another recipe is
-refused as its own command refuses it.
+and no older than that. What is absent is not finished; a run that is damaged or of something else
+is refused as its own command would refuse it, before anything is begun.
 """
 
 from __future__ import annotations
@@ -73,11 +73,10 @@ def has_run(folder: Path, recipe: TrainingRecipe) -> bool:
 def has_teacher_run(folder: Path, recipe: TeacherRecipe, codes: Path) -> bool:
     """Return whether the run of a teacher of these codes is at its end.
 
-    One of other codes or Scenes is not finished: teacher train refuses it and names both.
-
     Raises:
         FileNotFoundError: Scenes or codes are absent.
-        ContractError: the folder holds a run of another recipe; names what differs.
+        ContractError: the folder holds a run of another recipe, of other codes or Scenes; names
+            what differs.
     """
     from latentvla_training.teacher.training import open_coded_split, with_codes
 
@@ -85,9 +84,6 @@ def has_teacher_run(folder: Path, recipe: TeacherRecipe, codes: Path) -> bool:
         train = open_coded_split(recipe.data.train_split, codes, recipe.data)
         wanted = with_codes(recipe, train, open_coded_split(recipe.data.val_split, codes))
     except ContractError:  # codes of other Scenes: encode makes them again
-        return False
-    record = _record(folder)
-    if any(record.get(name) != getattr(wanted, name) for name in ("codebook", "scenes")):
         return False
     return has_run(folder, wanted)
 
@@ -125,13 +121,13 @@ def contest_records(
 def has_contest(folder: Path, records: ContestRecords) -> bool:
     """Return whether all runs of a seed are at their end, each as distill train would record it.
 
-    A run of something else is not finished: distill train refuses it and names what differs.
-
     Args:
         folder: of the seed.
 
     Raises:
         FileNotFoundError: a recipe has pseudo-trajectories, and they are absent.
+        ContractError: a folder holds another run, as distill train would refuse it: of another
+            host, codebook, teacher, recipe or other Scenes; names it and what differs.
     """
     from latentvla_training.distill.settings import PSEUDO
     from latentvla_training.planner.contenders import FREE, HOST
@@ -150,10 +146,7 @@ def has_contest(folder: Path, records: ContestRecords) -> bool:
         runs.append((first, lambda: records.reasoner(pooled_by())))
     reasoner = partial(_source_identity, first) if recipe.student.taught else str
     runs.append((second, lambda: records.student(reasoner())))
-    try:
-        return all(has_run(place, record()) for place, record in runs)
-    except ContractError:
-        return False
+    return all(has_run(place, record()) for place, record in runs)
 
 
 def _source_identity(run: Path) -> str:
@@ -190,20 +183,33 @@ def has_codebook_run(folder: Path, name: str, seed: int, controls: bool) -> bool
         ContractError: the folder holds a run of another recipe; names what differs.
     """
     from latentvla_training.latent_action.codes import scenes_identity
-    from latentvla_training.latent_action.dynamics import CONTROLS, EGO, ENVIRONMENT
     from latentvla_training.latent_action.scene_set import training_scenes
+    from latentvla_training.latent_action.settings import load_codebook_recipe
+
+    stages = finished_stages(folder, name, seed, controls)
+    if not stages:
+        return False
+    scenes = scenes_identity(training_scenes(load_codebook_recipe(name).data))
+    return all(_record(folder / stage).get("scenes") == scenes for stage in stages)
+
+
+def finished_stages(folder: Path, name: str, seed: int, controls: bool) -> list[str]:
+    """Return the stages of a codebook's run once all are at their end, of whatever Scenes.
+
+    Raises:
+        ContractError: the folder holds a run of another recipe; names what differs.
+    """
+    from latentvla_training.latent_action.dynamics import CONTROLS, EGO, ENVIRONMENT
     from latentvla_training.latent_action.settings import OWN, load_codebook_recipe
     from latentvla_training.latent_action.training import FRAMES
 
     recipe = replace(load_codebook_recipe(name), seed=seed)
     if not check_folder(folder, recipe):  # type: ignore[arg-type]  # it has stages, no run
-        return False
+        return []
     stages = [FRAMES] if recipe.frames.encoder == OWN else []
     stages += [ENVIRONMENT, EGO, *(CONTROLS if controls else ())]
-    if any(checkpoint_step(folder / s) < recipe.stage(s).run.steps for s in stages):
-        return False
-    scenes = scenes_identity(training_scenes(recipe.data))
-    return all(_record(folder / s).get("scenes") == scenes for s in stages)
+    whole = all(checkpoint_step(folder / s) >= recipe.stage(s).run.steps for s in stages)
+    return stages if whole else []
 
 
 def has_bundle(folder: Path, made_from: Path, **wanted: Any) -> bool:

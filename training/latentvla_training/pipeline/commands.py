@@ -24,8 +24,9 @@ class All:
     recipe: str = "nano"
     """Name of a shipped recipe of a whole run, or a YAML file."""
     root: Path | None = None
-    """Folder that everything goes below. By default Scenes and runs are those of the checkout and
-    the rest is in out/all/RECIPE; a recipe that stands apart (smoke) has all of it there."""
+    """Folder that everything goes below. By default Scenes and the runs of planner and codebook are
+    those of the checkout and the rest is in out/all/RECIPE; a recipe that stands apart (smoke) has
+    all of it there."""
     start: Annotated[str, tyro.conf.arg(name="from")] = ""
     """Stage to begin with; what is before it must be there."""
     until: str = ""
@@ -45,6 +46,7 @@ class All:
         from rich.console import Console
 
         from latentvla_training.pipeline.layout import find_layout
+        from latentvla_training.pipeline.overview import note_command
         from latentvla_training.pipeline.plan import Plan
         from latentvla_training.pipeline.runner import (
             chosen_stages,
@@ -67,7 +69,10 @@ class All:
             console.width = max(console.width, 160)  # also where the output is a file
             print_plan(plan, listed(plan, stages), console)
             return 0
+        note_command(layout, self.recipe, self.bundle)
         status = run_stages(plan, stages, self.past_gates or recipe.past_gates, console)
         if status == 0 and stages[-1] in ("bundle", "report"):
             console.print(f"The bundle: {plan.final}", soft_wrap=True)
+            for line in plan.verdict()[-1:]:
+                console.print(line, soft_wrap=True, markup=False, highlight=False)
         return status

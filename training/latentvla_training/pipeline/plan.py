@@ -14,6 +14,7 @@ from latentvla_training.pipeline.settings import StageName, WholeRecipe
 from latentvla_training.report.places import json_object
 
 if TYPE_CHECKING:
+    from latentvla_training.distill.choice import SeedScores
     from latentvla_training.planner.hosts import Host
 
 #: Stands in a command for the identity of what is not made yet.
@@ -45,6 +46,7 @@ class Step:
         arguments: of ``latentvla-train``. done: whether there is nothing left to do for it.
         minutes: of one CPU core, as measured. processes: that share them.
         gate: that it answers; its exit status then says nothing else.
+        found: what it found, in lines for people; it is done.
     """
 
     arguments: tuple[str, ...]
@@ -52,6 +54,7 @@ class Step:
     minutes: float
     processes: int = 1
     gate: Gate | None = None
+    found: Callable[[], list[str]] | None = None
 
     @property
     def estimate_s(self) -> float:
@@ -144,6 +147,33 @@ class Plan:
         from latentvla_training.distill.settings import load_distill_recipe
 
         return self.layout.contest(load_distill_recipe(self.recipe.distill.recipe).family)
+
+    @property
+    def val_result(self) -> Path:
+        """File of what the students of all seeds score on validation networks."""
+        return self.layout.evidence / "distill_val.json"
+
+    def seeds_on_val(self) -> list[SeedScores]:
+        """Return what the student of each seed scores on validation networks; none if not known."""
+        from latentvla_training.distill.choice import seed_scores
+
+        result = json_object(self.val_result)
+        known = result.get("seeds") == list(self.recipe.distill.seeds)
+        return seed_scores(result) if known else []
+
+    def verdict(self) -> list[str]:
+        """Return in words what was found of the students on validation networks."""
+        from latentvla_training.distill.choice import verdict
+
+        seeds = self.seeds_on_val()
+        return [*(seed.line() for seed in seeds), verdict(seeds)] if seeds else []
+
+    def chosen_seed(self) -> int | None:
+        """Return the seed whose student becomes the bundle; None where that is not known yet."""
+        from latentvla_training.distill.choice import best
+
+        seeds = self.seeds_on_val()
+        return best(seeds).seed if seeds else None
 
     def student_run(self, seed: int, teacher: str) -> Path:
         """Return the folder of the second phase of a student."""

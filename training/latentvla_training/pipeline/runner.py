@@ -26,11 +26,16 @@ _TELLING_S = 60.0
 
 @dataclass(frozen=True)
 class Listed:
-    """A step and whether it is done already."""
+    """A step and whether it is done already.
+
+    Attributes:
+        refused: in words, why its command will refuse what is in its folder; empty if it will not.
+    """
 
     stage: StageName
     step: Step
     done: bool
+    refused: str = ""
 
 
 def chosen_stages(first: str, last: str) -> tuple[StageName, ...]:
@@ -50,16 +55,23 @@ def chosen_stages(first: str, last: str) -> tuple[StageName, ...]:
 
 
 def listed(plan: Plan, stages: Sequence[StageName]) -> list[Listed]:
-    """Return the steps of stages, each with whether it is done.
+    """Return the steps of stages, each with whether it is done, or refused."""
+    return [_looked_at(stage, step) for stage in stages for step in plan.steps(stage)]
 
-    Raises:
-        ContractError: a folder holds a run of another recipe.
-    """
-    return [Listed(stage, step, is_done(step)) for stage in stages for step in plan.steps(stage)]
+
+def _looked_at(stage: StageName, step: Step) -> Listed:
+    try:
+        return Listed(stage, step, is_done(step))
+    except ContractError as error:
+        return Listed(stage, step, False, str(error))
 
 
 def is_done(step: Step) -> bool:
-    """Return whether there is nothing left to do; not where what it is made from is absent."""
+    """Return whether there is nothing left to do; not where what it is made from is absent.
+
+    Raises:
+        ContractError: its folder holds something else; names what differs.
+    """
     try:
         return step.done()
     except FileNotFoundError:
@@ -73,17 +85,43 @@ def print_plan(plan: Plan, steps: Sequence[Listed], console: Console) -> None:
     for entry in steps:
         name = "" if entry.stage == shown else entry.stage
         shown = entry.stage
-        state = "yes" if entry.done else "no"
+        state = "yes" if entry.done else "REFUSED" if entry.refused else "no"
         if entry.done and entry.step.gate is not None and not entry.step.gate.holds():
             state = "yes, gate missed"
-        table.add_row(name, " ".join(entry.step.arguments), state, duration(entry.step.estimate_s))
+        table.add_row(name, _as_typed(entry.step), state, duration(entry.step.estimate_s))
     console.print(table)
+    _say_refused(steps, console)
+    for entry in steps:
+        for line in _found(entry.step) if entry.done else ():
+            _say(console, f"{entry.stage}: {line}")
     left = sum(entry.step.estimate_s for entry in steps if not entry.done)
     minutes = sum(entry.step.minutes for entry in steps if not entry.done)
     console.print(
         f"To do: about {duration(left)} on this machine, {minutes:.0f} minutes of one CPU core; "
         f"{cores()} cores are here, {plan.processes} of them share what can be shared."
     )
+
+
+def _as_typed(step: Step) -> str:
+    """Return a command as it can be typed here: paths below this folder without it."""
+    here = f"{Path.cwd()}{os.sep}"
+    shown = [argument.removeprefix(here) for argument in step.arguments]
+    pairs = zip(step.arguments, shown, strict=True)
+    return " ".join(short if os.sep in short else whole for whole, short in pairs)
+
+
+def _say_refused(steps: Sequence[Listed], console: Console) -> bool:
+    """Say which steps are refused and why; return whether any is."""
+    refused = [entry for entry in steps if entry.refused]
+    for entry in refused:
+        _say(console, f"REFUSED: {entry.stage}: {entry.refused}")
+    if refused:
+        _say(console, "Move away what is in these folders, or take another --root.")
+    return bool(refused)
+
+
+def _found(step: Step) -> list[str]:
+    return [] if step.found is None else step.found()
 
 
 def run_stages(plan: Plan, stages: Sequence[StageName], past_gates: bool, console: Console) -> int:
@@ -93,12 +131,16 @@ def run_stages(plan: Plan, stages: Sequence[StageName], past_gates: bool, consol
         past_gates: go on where a gate is missed.
 
     Returns:
-        0: all is done. 1: a command failed, or a gate is missed and ends the run.
+        0: all is done. 1: a folder holds something else, a command failed, or a gate is missed and
+        ends the run.
 
     Raises:
         ContractError: another whole run is under way in the same place.
     """
-    left = [entry for entry in listed(plan, stages) if not entry.done]
+    entries = listed(plan, stages)
+    if _say_refused(entries, console):
+        return 1
+    left = [entry for entry in entries if not entry.done]
     missed: list[Gate] = []
     with alone(plan.layout.out), _Clock(console, [entry.step for entry in left]) as clock:
         for number, stage in enumerate(stages, start=1):
@@ -107,10 +149,15 @@ def run_stages(plan: Plan, stages: Sequence[StageName], past_gates: bool, consol
                 title = f"[{number}/{len(stages)}] {stage}"
                 if len(steps) > 1:
                     title += f" {place}/{len(steps)}"
-                if is_done(step):
+                now = _looked_at(stage, step)
+                if _say_refused([now], console):
+                    return 1
+                if now.done:
                     _say(console, f"{title}: is there")
                 elif not _run(plan, stage, step, title, clock, console):
                     return 1
+                for line in _found(step):
+                    _say(console, f"  {line}")
                 if step.gate is not None and not step.gate.holds():
                     missed.append(step.gate)
                     _say(console, f"GATE MISSED: {step.gate.asks} No: {step.gate.result}")
@@ -135,7 +182,7 @@ def _run(
     environment = {"LATENTVLA_DATA": str(plan.layout.data)}
     status = run_command(step.arguments, step.processes, log, environment, clock.beat)
     took = clock.end(step)
-    if is_done(step):
+    if _looked_at(stage, step).done:
         note = "" if status == 0 or step.gate is not None else f", with notes in {log}"
         _say(console, f"{title}: done in {duration(took)}{note}")
         return True

@@ -27,6 +27,7 @@ StageName = Literal[
     "teacher-report",
     "teacher-cache",
     "distill",
+    "distill-val",
     "distill-report",
     "bundle",
     "report",
@@ -153,14 +154,17 @@ class DistillStage:
     """Host, free queries, teacher online and student.
 
     Attributes:
-        recipe: of the comparison. seeds: pooled; the student of the first becomes the bundle.
-        splits: where they are scored. minutes: of a seed. report_minutes: of all.
+        recipe: of the comparison.
+        seeds: pooled; the student that is best on validation networks becomes the bundle.
+        splits: where they are scored.
+        minutes: of a seed. val_minutes, report_minutes: of all.
     """
 
     recipe: str
     seeds: tuple[int, ...] = (0, 1, 2)
     splits: tuple[str, ...] = ("test", "longtail", "ood")
     minutes: float = 25.0
+    val_minutes: float = 5.0
     report_minutes: float = 10.0
 
     def __post_init__(self) -> None:
@@ -173,8 +177,8 @@ class WholeRecipe:
 
     Attributes:
         name: of the recipe and of the bundle. revision: of the bundle.
-        apart: Scenes and runs go below a folder of the recipe's own; otherwise they are those of
-            the checkout, which the single commands share.
+        apart: all goes below a folder of the recipe's own; otherwise Scenes and the runs of planner
+            and codebook are those of the checkout, which the single commands share.
         past_gates: go on where a gate is missed, as ``--past-gates`` does.
         world, planner, codebook, oracle, teacher, distill: settings of the stages.
     """

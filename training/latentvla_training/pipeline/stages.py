@@ -5,7 +5,7 @@ A stage is the commands that a user would type; all work, and going on with it, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from latentvla_ros.contract import ContractError
 from latentvla_training.engine.checkpoint import CHECKPOINT
 from latentvla_training.pipeline import artefacts
-from latentvla_training.pipeline.plan import Gate, Plan, Step
+from latentvla_training.pipeline.plan import UNKNOWN, Gate, Plan, Step
 from latentvla_training.pipeline.settings import SPLITS, StageName
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _distill(plan: Plan) -> list[Step]:
     def done(seed: int) -> bool:
         try:
             own = replace(records(), recipe=of_seed(recipe, seed))
-        except ContractError:  # codes of other Scenes: distill train refuses them, and names both
+        except ContractError:  # codes of other Scenes: they are made again before
             return False
         return artefacts.has_contest(seed_folder(plan.contest, seed), own)
 
@@ -227,45 +227,63 @@ def _distill(plan: Plan) -> list[Step]:
     ]
 
 
-def _distill_report(plan: Plan) -> list[Step]:
+def _scored(plan: Plan, splits: Sequence[str], result: Path, minutes: float) -> Step:
+    """Return the command that scores all contenders on splits."""
     from latentvla_training.distill.evaluation import result_identity
     from latentvla_training.distill.settings import load_distill_recipe
 
     stage = plan.recipe.distill
     recipe = load_distill_recipe(stage.recipe)
-    result = plan.layout.results / "distill.json"
     arguments = ("distill", "evaluate", *_distill_arguments(plan))
-    arguments += ("--seeds", *map(str, stage.seeds), "--splits", *stage.splits)
+    arguments += ("--seeds", *map(str, stage.seeds), "--splits", *splits, "--json", str(result))
 
     def done() -> bool:
         teacher = plan.teacher_id()
         made_from = [plan.student_run(seed, teacher) / CHECKPOINT for seed in stage.seeds]
         asked = {"teacher": teacher, "codebook": plan.codebook_id, "seeds": list(stage.seeds)}
-        if not artefacts.has_result(result, made_from, stage.splits, **asked):
+        if not artefacts.has_result(result, made_from, splits, **asked):
             return False
-        readers = artefacts.scenes_as_shown(recipe.heads.data, stage.splits)
+        readers = artefacts.scenes_as_shown(recipe.heads.data, splits)
         identity = result_identity(plan.load_host(), recipe, [recipe], stage.seeds, readers)
         return artefacts.hangs_on(result, identity)
 
-    return [Step((*arguments, "--json", str(result)), done, stage.report_minutes)]
+    return Step(arguments, done, minutes)
+
+
+def _distill_val(plan: Plan) -> list[Step]:
+    step = _scored(plan, ["val"], plan.val_result, plan.recipe.distill.val_minutes)
+    return [replace(step, found=plan.verdict)]
+
+
+def _distill_report(plan: Plan) -> list[Step]:
+    stage = plan.recipe.distill
+    result = plan.layout.results / "distill.json"
+    return [_scored(plan, stage.splits, result, stage.report_minutes)]
 
 
 def _bundle(plan: Plan) -> list[Step]:
-    teacher = plan.teacher_id()
-    run = plan.student_run(plan.recipe.distill.seeds[0], teacher)
+    seed, teacher, result = plan.chosen_seed(), plan.teacher_id(), plan.val_result
+    run = plan.contest / UNKNOWN if seed is None else plan.student_run(seed, teacher)
     arguments = ("distill", "export", "--run", str(run), "--name", plan.recipe.name)
     arguments += ("--revision", str(plan.recipe.revision), "--out", str(plan.final))
-    asked = {"teacher_id": teacher, "codebook_id": plan.codebook_id}
-    return [Step(arguments, partial(artefacts.has_bundle, plan.final, run, **asked), 0.5)]
+    asked = {"teacher_id": teacher, "codebook_id": plan.codebook_id, "seed": seed}
+
+    def done() -> bool:
+        made = artefacts.has_bundle(plan.final, run, **asked)
+        return made and artefacts.is_newer(plan.final / artefacts.MANIFEST, result)
+
+    return [Step((*arguments, "--result", str(result)), done, 0.5)]
 
 
 def _report(plan: Plan) -> list[Step]:
-    out = plan.layout.out / "results.md"
+    out, final = plan.layout.out / "results.md", plan.final
     arguments = ("report", "--results", str(plan.layout.results), "--out", str(out))
+    arguments += ("--bundle", str(final), "--codebook", str(plan.layout.codebook))
 
     def done() -> bool:
         files = sorted(plan.layout.results.glob("*.json"))
-        return bool(files) and artefacts.is_newer(out, *files)
+        made_from = [folder / artefacts.MANIFEST for folder in (final, plan.layout.codebook)]
+        return bool(files) and artefacts.is_newer(out, *files, *made_from)
 
     return [Step(arguments, done, 0.2)]
 
@@ -283,6 +301,7 @@ STEPS: dict[StageName, Callable[[Plan], list[Step]]] = {
     "teacher-report": _teacher_report,
     "teacher-cache": _teacher_cache,
     "distill": _distill,
+    "distill-val": _distill_val,
     "distill-report": _distill_report,
     "bundle": _bundle,
     "report": _report,

@@ -18,11 +18,19 @@ class Report:
     """Folder of the files that evaluate, drive, teacher and distill evaluate and others wrote."""
     out: Path = _DOCS / "results.md"
     """The report; its figures go beside it."""
+    bundle: Path | None = None
+    """Folder of the bundle that results of another one, or of another's host, are stale beside; the
+    one that ships by default."""
+    codebook: Path | None = None
+    """Folder of the codebook that results of another one of its recipe are stale beside; the one
+    that ships by default."""
 
     def __call__(self) -> int:
         from latentvla_training.report.document import write_report
+        from latentvla_training.report.present import here
 
-        results = write_report(self.results, self.out)
+        present = here().with_made(self.bundle, self.codebook)
+        results = write_report(self.results, self.out, present)
         stale = [file for file in results.files if file.stale]
         print(f"{self.out}: {len(results.files)} result files, {len(stale)} of them stale")
         for file in stale:
@@ -38,10 +46,13 @@ class Status:
 
     stale_only: bool = False
     """Leave out what is fresh."""
+    root: Path | None = None
+    """Folder of a whole run (all --root) that is listed beside those in out/all."""
 
     def __call__(self) -> int:
+        from latentvla_training.pipeline.overview import whole_runs
         from latentvla_training.report.inventory import inventory
         from latentvla_training.report.status import print_status
 
-        print_status(inventory(), self.stale_only)
+        print_status([*inventory(), *whole_runs(self.root)], self.stale_only)
         return 0

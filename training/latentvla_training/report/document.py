@@ -7,6 +7,7 @@ that names the stale comparisons it may quote.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def write_report(folder: Path, out: Path, present: Present | None = None) -> Res
         results,
         splits,
         present,
+        os.path.relpath(folder, out.parent),
         _notes(folder),
         picture.name if drawn else None,
         distilled.name if compared else None,
@@ -89,14 +91,19 @@ def document(
     results: Results,
     splits: Sequence[SplitResults],
     present: Present,
+    folder: str,
     notes: str = "",
     picture: str | None = None,
     distilled: str | None = None,
 ) -> str:
-    """Return the whole report as Markdown; ``picture`` and ``distilled`` are its figures' names."""
+    """Return the whole report as Markdown.
+
+    Args:
+        folder: of the result files, as seen from the page. picture, distilled: its figures' names.
+    """
     parts = [
         "# Results",
-        "Written by `latentvla-train report` from the files in `docs/results`; not edited by hand. "
+        f"Written by `latentvla-train report` from the files in `{folder}`; not edited by hand. "
         f"A row marked {md.DAGGER} is stale: it was made with something that has changed since, "
         "named in the last section.",
     ]
@@ -179,7 +186,7 @@ def _files(results: Results, splits: Sequence[SplitResults], present: Present) -
     ]
     stale += [
         f"- {md.DAGGER} {found.split}, {kind.value}: none of the bundles measured ({hashes}) is "
-        f"the one that ships ({_short(present.bundle_sha256)})."
+        f"that of this page ({_short(present.bundle_sha256)})."
         for found in splits
         for kind, hashes in found.other_bundle.items()
     ]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: The bundle that ships, and that the report is about.
 SHIPPED = "nano"
 #: Modules of ``distill`` that change no figure.
-DISTILL_PRESENTATION = frozenset({"commands", "dry_run", "export", "tables"})
+DISTILL_PRESENTATION = frozenset({"choice", "commands", "dry_run", "export", "tables"})
 #: Modules of ``planner`` that no comparison of contenders hangs on: how hosts are trained, tables.
 NOT_OF_CONTENDERS = frozenset({
     "auxiliary", "commands", "describe", "dry_run", "evaluation_table", "lamps", "light_probe",

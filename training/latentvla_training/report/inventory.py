@@ -34,12 +34,7 @@ def inventory(places: Places | None = None) -> list[Section]:
     """Return what exists, by kind."""
     places = Places() if places is None else places
     splits = [split_on_disk(name, places.data) for name in SPLIT_SIZES]
-    scored = [split for split in splits if split.name in SPLITS]
-    present = replace(
-        without_scenes(places),
-        scenes={split.name: split.content_sha256 for split in scored},
-        scenes_ids={split.name: split.scenes_id() for split in scored},
-    )
+    present = with_scenes(without_scenes(places), splits)
     return [
         _scenes(splits),
         runs(places.runs, splits, present),
@@ -48,6 +43,16 @@ def inventory(places: Places | None = None) -> list[Section]:
         _caches(places.data / "cache", splits),
         results(places.results, present),
     ]
+
+
+def with_scenes(present: Present, splits: list[SplitOnDisk]) -> Present:
+    """Return it with the Scenes of splits, by what their summaries say."""
+    scored = [split for split in splits if split.name in SPLITS]
+    return replace(
+        present,
+        scenes={split.name: split.content_sha256 for split in scored},
+        scenes_ids={split.name: split.scenes_id() for split in scored},
+    )
 
 
 def _scenes(splits: list[SplitOnDisk]) -> Section:

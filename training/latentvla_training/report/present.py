@@ -1,9 +1,13 @@
-"""What is here now: code, Scenes, recipes and what ships; results and runs are compared with it."""
+"""Present code, Scenes, recipes, bundle, codebooks: what results and runs are compared with.
+
+Bundle and codebooks are those that ship, unless others are said to be the present ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from latentvla_ros.contract import ContractError
@@ -11,7 +15,7 @@ from latentvla_ros.runtime.bundle import BundleError, load_bundle, sha256_of
 from latentvla_training.data.shards import load_split
 from latentvla_training.latent_action.codes import scenes_identity
 from latentvla_training.report import identity
-from latentvla_training.report.places import Places
+from latentvla_training.report.places import Places, json_object
 
 #: Splits that results are of.
 SPLITS = ("val", "test", "longtail", "ood")
@@ -25,13 +29,13 @@ class Present:
         code: hashes of the code that open-loop figures hang on (``identity.code_identity``).
         drive_code: those that closed-loop figures hang on.
         scenes: hash of the Scenes that are here, by split.
-        bundle_sha256: of the bundle that ships. released_sha256: of the manifest of the baselines
+        bundle_sha256: of the present bundle. released_sha256: of the manifest of the baselines
             that ship.
-        bundle_host: identity of the host that the bundle that ships went on from, if any.
+        bundle_host: identity of the host that the present bundle went on from, if any.
         contender_code: hashes of the code that contenders on one host hang on besides.
         distill_code: those that comparisons with a teacher hang on besides.
         recipes: hashes of the settings of recipes by kind (``identity.shipped_recipes``) and name.
-        codebooks: ids of the codebooks that ship, by the names of their recipes.
+        codebooks: ids of the present codebooks, by the names of their recipes.
         scenes_ids: identity of the Scenes as codes and teachers name them, by split.
         commit: of this checkout; it is named beside code that has changed.
     """
@@ -50,17 +54,38 @@ class Present:
     commit: str | None = None
 
     def other_codebook(self, codebook_id: str) -> list[str]:
-        """Say that a codebook is not the one that its recipe ships as, if one does."""
-        shipped = self.codebooks.get(identity.recipe_of(codebook_id))
-        if shipped in (None, codebook_id):
+        """Say that a codebook is not the present one of its recipe, if there is one."""
+        present = self.codebooks.get(identity.recipe_of(codebook_id))
+        if present in (None, codebook_id):
             return []
-        return [f"codebook {codebook_id}, the one that ships is {shipped}"]
+        return [f"codebook {codebook_id}, now {present}"]
 
     def other_recipe(self, kind: str, found: Mapping[str, str]) -> list[str]:
         """Say which recipes have other settings than those found; others than ship do not count."""
         shipped = self.recipes.get(kind, {})
         now = {name: shipped.get(name) for name in found}
         return [f"recipe {reason}" for reason in identity.different(found, now)]
+
+    def with_made(self, bundle: Path | None = None, codebook: Path | None = None) -> Present:
+        """Return it with another bundle and codebook (folders) as the present ones; None: as it is.
+
+        Codebooks of other recipes stay those that ship.
+
+        Raises:
+            BundleError: the bundle is absent or damaged.
+            ContractError: the folder holds no codebook.
+        """
+        found = self
+        if bundle is not None:
+            made = identity.bundle_identity(load_bundle(bundle))
+            sha256, host = made["bundle_sha256"], made["start_from"]
+            found = replace(found, bundle_sha256=sha256, bundle_host=host)
+        if codebook is not None:
+            own = json_object(codebook / "manifest.json").get("codebook_id")
+            if not isinstance(own, str):
+                raise ContractError("codebook", str(codebook), "a folder of codebook release")
+            found = replace(found, codebooks={**found.codebooks, identity.recipe_of(own): own})
+        return found
 
 
 def here() -> Present:

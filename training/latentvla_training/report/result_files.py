@@ -287,8 +287,8 @@ def _stale(file: ResultFile, present: Present) -> list[str]:
 def _stale_comparison(file: ResultFile, present: Present) -> list[str]:
     """Say what of a comparison on one host has changed: code (with both commits), Scenes, settings.
 
-    Its codebook is the one that ships, and its host the bundle that ships, or what that went on
-    from; a host that is no bundle is not compared.
+    Its codebook is the present one of that recipe, and its host the present bundle, or what that
+    went on from; a host that is no bundle is not compared.
     """
     found, distilled = file.identity, file.kind is Kind.DISTILL
     now = {**present.code, **present.contender_code, **(present.distill_code if distilled else {})}

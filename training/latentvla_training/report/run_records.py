@@ -242,12 +242,12 @@ def _record(folder: Path) -> Mapping[str, Any]:
 
 
 def _other_host(host: str, present: Present) -> list[str]:
-    """Say that a host is not that of the bundle that ships, where both are of one name.
+    """Say that a host is not that of the present bundle, where both are of one name.
 
     Hosts are ``<name>-<revision>-<16 hex>``; of a run, ``<run>-step<N>-<16 hex>``.
     """
-    shipped = present.bundle_host
-    if shipped is None or not host or host == shipped:
+    now = present.bundle_host
+    if now is None or not host or host == now:
         return []
-    one_name = host.rsplit("-", 2)[0] == shipped.rsplit("-", 2)[0]
-    return [f"host {host}, that of the bundle that ships is {shipped}"] if one_name else []
+    one_name = host.rsplit("-", 2)[0] == now.rsplit("-", 2)[0]
+    return [f"host {host}, that of the bundle is {now}"] if one_name else []

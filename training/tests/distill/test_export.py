@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from latentvla_ros.contract import ContractError
 from latentvla_ros.runtime.bundle import load_bundle
 
 from .conftest import CODEBOOK, Place
+from .test_choice import val_result
 
 NAMES = CodeNames(
     CODEBOOK,
@@ -62,6 +64,24 @@ def test_names_of_the_codes_go_with_the_student(
     assert (manifest.codebook_id, manifest.latent_action_names) == (CODEBOOK, NAMES.names)
     shown = inspect_bundle(str(bundle))["latent_actions"]
     assert shown["code 3"] == "p0 c3 / p1 c3 / p2 c3 / p3 c3"
+
+    about = {"distilled": "smoke", "teacher": place.teacher_id, "codebook": CODEBOOK}
+    result = val_result([(0.6, 0.5)], **about, identity={"host": host.identity})
+    path = tmp_path / "val.json"
+    for changed, said in (
+        ({"teacher": "another-0"}, "--result teacher"),
+        ({"identity": {"host": "another-1-0"}}, "--result host"),
+        ({"seeds": [3]}, "--result seeds"),
+    ):
+        path.write_text(json.dumps({**result, **changed}))
+        with pytest.raises(ContractError, match=said):
+            export_student(student, "tiny", 1, bundle, codes=codes, result=path)
+    path.write_text(json.dumps(result))
+    export_student(student, "tiny", 1, bundle, codes=codes, result=path)
+    kept = load_bundle(bundle).manifest
+    assert kept.metrics["val"]["rows"]["ours"]["epdms"] == 0.58
+    assert kept.metrics["val"]["differences"]["ours-host"]["pdms"]["difference"] == 0.1
+    assert kept.files == manifest.files
 
 
 @pytest.mark.parametrize("features", [0.0, 1.0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +126,63 @@ def test_the_plan_says_what_is_left(plan: ThreeStages, monkeypatch: pytest.Monke
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
     assert "yes, gate missed" in said and "about 2 min" in said and "cores are here" in said
+
+
+def test_what_a_folder_holds_instead_is_named_before_anything_is_begun(
+    plan: ThreeStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = Commands()
+    monkeypatch.setattr(runner, "run_command", commands)
+
+    def refuse() -> bool:
+        raise ContractError("run folder X", ["host: 'old' there"], "a run of the same recipe")
+
+    own = ThreeStages.steps
+    monkeypatch.setattr(
+        ThreeStages,
+        "steps",
+        lambda self, stage: (
+            [replace(step, done=refuse) for step in own(self, stage)]
+            if stage == "host"
+            else own(self, stage)
+        ),
+    )
+    status, said = go(plan)
+    assert status == 1 and commands.ran == []
+    assert "REFUSED: host: run folder X" in said and "host: 'old' there" in said
+    console = Console(file=io.StringIO(), width=200)
+    entries = runner.listed(plan, CHOSEN)
+    assert [bool(entry.refused) for entry in entries] == [False, False, True]
+    runner.print_plan(plan, entries, console)
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue()
+    assert "REFUSED: host: run folder X" in said and "To do: about 6 min" in said
+
+
+def test_what_a_step_found_is_said(plan: ThreeStages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "run_command", Commands())
+    own = ThreeStages.steps
+    monkeypatch.setattr(
+        ThreeStages,
+        "steps",
+        lambda self, stage: [
+            replace(step, found=lambda: [f"{stage} says [this]"]) for step in own(self, stage)
+        ],
+    )
+    assert "  planner says [this]" in go(plan)[1]
+    console = Console(file=io.StringIO(), width=200)
+    runner.print_plan(plan, runner.listed(plan, CHOSEN), console)
+    assert isinstance(console.file, io.StringIO)
+    assert "planner: planner says [this]" in console.file.getvalue()
+
+
+def test_commands_are_shown_as_they_can_be_typed_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = (str(tmp_path / "a" / "b"), str(tmp_path / "name"), "/elsewhere/c")
+    step = Step(("train", *paths), lambda: False, 1.0)
+    assert runner._as_typed(step) == f"train a/b {tmp_path / 'name'} /elsewhere/c"
 
 
 def test_stages_are_chosen_by_name() -> None:

@@ -69,7 +69,17 @@ def test_a_run_apart_leaves_the_checkout_alone(
     smoke, nano = load_whole_recipe("smoke"), load_whole_recipe("nano")
     apart = find_layout(smoke, None)
     assert apart.data.is_relative_to(apart.out) and apart.runs.is_relative_to(apart.out)
-    assert find_layout(nano, None).data == tmp_path / "mine"
+    shared = find_layout(nano, None)
+    assert shared.data == tmp_path / "mine" and shared.codebook_run("nano", 0).parts[-3] == "runs"
+    # What hangs on this host and codebook is nobody else's.
+    for run in (
+        shared.oracle_run("nano"),
+        shared.vision_run("nano"),
+        shared.teacher_run("nano", 0),
+        shared.contest("nano"),
+    ):
+        assert run.is_relative_to(shared.out / "runs") and shared.out.name == "nano"
+    assert not shared.codebook_run("nano", 0).is_relative_to(shared.out)
     below = find_layout(nano, tmp_path / "root")
     assert {below.data.parent, below.runs.parent, below.out} == {tmp_path / "root"}
 

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from latentvla_training.pipeline.overview import whole_runs
 from latentvla_training.pipeline.settings import STAGES
+from latentvla_training.report.markdown import DAGGER
 
 from latentvla_ros.runtime.bundle import load_bundle
 
@@ -90,11 +92,32 @@ def test_from_nothing_to_the_bundle(tmp_path: Path) -> None:
         assert json.loads((tmp_path / f"{path}.json").read_text())
     for page in ("results", "latent_actions", "teacher"):
         assert (tmp_path / f"{page}.md").read_text().startswith("# ")
+    # Nothing that it has just made is stale: the mark is in the text that explains it, and nowhere.
+    results = (tmp_path / "results.md").read_text()
+    assert results.count(DAGGER) == 1 and "Stale:" not in results
+    assert "3 result files, 0 of them stale" in (tmp_path / "log" / "report.log").read_text()
+
+    # It is said how the student stands to its host on validation networks, here and in the bundle.
+    assert (
+        "seed 0: student PDMS" in said and said.count("On val the student of seed 0 is best") == 2
+    )
+    assert bundle.manifest.provenance["seed"] == 0
+    assert bundle.manifest.metrics["val"]["differences"]["ours-host"].keys() >= {"pdms", "epdms"}
+
+    # The inventory knows it by its files.
+    overview, runs = whole_runs(tmp_path, above=tmp_path / "none")
+    (entry,) = overview.entries
+    assert entry.cells[2].startswith(f"{len(STAGES)} of {len(STAGES)}; gate missed: ")
+    assert entry.cells[3] == "" and entry.cells[4].startswith("smoke-1 ") and not entry.stale
+    names = {found.cells[0] for found in runs.entries}
+    assert {"teacher/smoke-s0", "distill/smoke/seed0/host", "oracle_smoke/seed0/host"} <= names
 
     # What is there is left; what was lost is made again, and what hangs on it.
     (student,) = (tmp_path / "runs" / "distill" / "smoke" / "seed0").glob("student-*")
     (student / "checkpoint.pt").unlink()
-    lost = ("distill", "distill-report", "bundle", "report")
+    left = ", ".join(name for name in STAGES[STAGES.index("distill") :] if name != "report")
+    assert whole_runs(tmp_path, above=tmp_path / "none")[0].entries[0].cells[3] == left
+    lost = ("distill", "distill-val", "distill-report", "bundle", "report")
     assert " no " not in run("--dry-run", "--until", "teacher-cache")
     said = run("--from", "teacher")
     for stage in STAGES[STAGES.index("teacher") :]:

@@ -20,8 +20,8 @@ from latentvla_training.engine.recipe import load_record
 from latentvla_training.latent_action.codes import save_codes, scenes_identity
 from latentvla_training.pipeline import artefacts
 from latentvla_training.pipeline.layout import Layout
-from latentvla_training.pipeline.plan import Plan
-from latentvla_training.pipeline.runner import is_done
+from latentvla_training.pipeline.plan import UNKNOWN, Plan
+from latentvla_training.pipeline.runner import is_done, listed
 from latentvla_training.pipeline.settings import StageName, load_whole_recipe
 from latentvla_training.planner.hosts import Host
 from latentvla_training.planner.oracle_codes import OracleRecipe
@@ -30,6 +30,7 @@ from latentvla_training.report import identity
 from latentvla_ros.contract import ContractError
 
 from ..distill.conftest import CODEBOOK, Place, codes_of, write_split
+from ..distill.test_choice import val_result
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ def done(plan: Plan, stage: StageName) -> bool:
     return all(is_done(step) for step in plan.steps(stage))
 
 
+def refused(plan: Plan, stage: StageName, said: str) -> None:
+    """Check that the plan names what a folder holds instead."""
+    assert any(
+        said in entry.refused and "there" in entry.refused for entry in listed(plan, [stage])
+    )
+
+
 def edit_recipe(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[DistillRecipe], DistillRecipe]
 ) -> None:
@@ -89,21 +97,21 @@ def test_contenders_are_done_where_train_would_record_the_same(
     recipe = load_distill_recipe("smoke")
     train_all(host, recipe, plan.codes, str(place.teacher), plan.contest, progress=False)
     assert done(plan, "distill")
-    assert not done(replace(plan, told=replace(host, identity="tiny-2-0")), "distill")
-    assert not done(replace(plan, teacher="another-0"), "distill")
-    for change in (
-        lambda own: replace(own, pooling=replace(own.pooling, width=own.pooling.width * 2)),
-        lambda own: replace(own, student=replace(own.student, kl=0.25)),
-        lambda own: replace(own, heads=replace(own.heads, new_factor=3.0)),
+    assert not done(replace(plan, teacher="another-0"), "distill")  # in a folder of its name
+    refused(replace(plan, told=replace(host, identity="tiny-2-0")), "distill", "host: 'tiny-1-")
+    for change, said in (
+        (lambda own: replace(own, pooling=replace(own.pooling, width=48)), "pooling.width: 24"),
+        (lambda own: replace(own, student=replace(own.student, kl=0.25)), "student.kl: 1.0"),
+        (lambda own: replace(own, heads=replace(own.heads, new_factor=3.0)), "new_factor"),
     ):
         with monkeypatch.context() as patched:
             edit_recipe(patched, change)
-            assert not done(plan, "distill")
+            refused(plan, "distill", said)
     seed = plan.contest / "seed0"
     first = next(seed.glob("reasoner-*"))
     shutil.copytree(first, seed / "kept")
     shutil.copy(next(seed.glob("student-*")) / "checkpoint.pt", first / "checkpoint.pt")
-    assert not done(plan, "distill")  # the student learned of another first phase
+    refused(plan, "distill", "reasoner: ")  # the student learned of another first phase
     shutil.rmtree(first)
     (seed / "kept").rename(first)
     assert done(plan, "distill")
@@ -111,7 +119,7 @@ def test_contenders_are_done_where_train_would_record_the_same(
     remake("train")
     assert not done(plan, "distill")  # codes of other Scenes
     save_codes(Path(plan.codes) / "train.safetensors", codes_of(load_split("train"), "train"))
-    assert not done(plan, "distill")  # codes of these, runs of others
+    refused(plan, "distill", "scenes: ")  # codes of these, runs of others
 
 
 def test_a_comparison_is_done_where_it_would_say_the_same(
@@ -142,6 +150,21 @@ def test_a_comparison_is_done_where_it_would_say_the_same(
         assert not done(plan, "distill-report")
     remake("test")
     assert not done(plan, "distill-report")
+
+
+def test_the_student_that_is_best_on_validation_becomes_the_bundle(plan: Here) -> None:
+    distill = replace(plan.recipe.distill, seeds=(0, 1))
+    plan = replace(plan, recipe=replace(plan.recipe, distill=distill))
+    (step,) = plan.steps("bundle")
+    assert UNKNOWN in step.arguments[3] and plan.verdict() == [] and not is_done(step)
+    for scores, seed in ([(0.6, 0.5), (0.7, 0.5)], 1), ([(0.8, 0.5), (0.7, 0.5)], 0):
+        write(plan.val_result, val_result(scores))
+        (step,) = plan.steps("bundle")
+        assert step.arguments[3] == str(plan.student_run(seed, plan.teacher))
+        assert step.arguments[-2:] == ("--result", str(plan.val_result))
+        assert f"seed {seed} is best" in plan.verdict()[-1] and len(plan.verdict()) == 3
+    write(plan.val_result, val_result([(0.6, 0.5)]))  # of fewer seeds
+    assert plan.chosen_seed() is None
 
 
 def test_the_gate_is_done_where_it_would_say_the_same(plan: Here, host: Host) -> None:
@@ -179,9 +202,11 @@ def test_teachers_are_done_where_they_learned_these_codes_of_these_scenes(
     for split in ("train", "val"):
         own = codes_of(load_split(split), split)
         save_codes(Path(plan.codes) / f"{split}.safetensors", own)
-    assert not artefacts.has_teacher_run(run, recipe, Path(plan.codes))  # it learned others
+    with pytest.raises(ContractError, match="scenes: "):  # it learned others
+        artefacts.has_teacher_run(run, recipe, Path(plan.codes))
     write_split("train")
     for split in ("train", "val"):
         own = codes_of(load_split(split), split, "other-0")
         save_codes(Path(plan.codes) / f"{split}.safetensors", own)
-    assert not artefacts.has_teacher_run(run, recipe, Path(plan.codes))
+    with pytest.raises(ContractError, match="codebook: "):
+        artefacts.has_teacher_run(run, recipe, Path(plan.codes))

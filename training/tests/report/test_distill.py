@@ -446,7 +446,7 @@ def test_rows_measured_elsewhere_stand_beside(
     ("changed", "said"),
     [
         ({"recipes": {"distill": {"nano": "cccc"}}}, "recipe nano aaaa, now cccc"),
-        ({"codebooks": {"nano": "nano-9"}}, "codebook nano-0123, the one that ships is nano-9"),
+        ({"codebooks": {"nano": "nano-9"}}, "codebook nano-0123, now nano-9"),
         ({"contender_code": {"training": "0ther"}}, "training 7777777777777777, now 0ther"),
         ({"distill_code": {"distill": "0ther"}}, "commit c0ffeec0ffee, now d00dd00dd00d"),
         ({"distill_code": {"distill": "0ther"}}, "distill eeeeeeeeeeeeeeee, now 0ther"),
@@ -617,7 +617,7 @@ def test_teachers_of_one_recipe_are_pooled_and_others_stand_apart(
     assert read.stale == ("scenes 5555555555555555, now 9999999999999999",)
     other = replace(present, codebooks={"nano": "nano-9"}, recipes={"teacher": {"nano": "now"}})
     (why,) = read_result(folder / "teacher_test.json", other).stale
-    assert why == "codebook nano-0123, the one that ships is nano-9"  # it says no settings
+    assert why == "codebook nano-0123, now nano-9"  # it says no settings
     teacher_file(folder, "teacher_test.json", 0, recipes={"nano": "then"})
     assert "recipe nano then, now now" in read_result(folder / "teacher_test.json", other).stale
     teacher_file(folder, "teacher_test.json", 0, passes="many")

@@ -21,6 +21,7 @@ from latentvla_training.report.present import Present
 from latentvla_training.report.result_files import Kind, read_result
 
 from latentvla_ros.contract import ContractError
+from latentvla_ros.runtime.bundle import BundleError, load_bundle
 
 Document = Callable[..., dict[str, Any]]
 
@@ -442,7 +443,7 @@ def test_a_result_that_lost_what_it_hangs_on_is_stale(
     [
         ({"contender_code": {"training": "0ther"}}, "does not say by which training it was made"),
         ({"recipes": {"oracle_codes": {"nano": "0ther"}}}, "recipe nano 0racle, now 0ther"),
-        ({"codebooks": {"nano": "nano-9"}}, "codebook nano-0123, the one that ships is nano-9"),
+        ({"codebooks": {"nano": "nano-9"}}, "codebook nano-0123, now nano-9"),
         ({"bundle_sha256": "f" * 64}, "bundle of host nano-3-0123456789abcdef b0b0b0b0b0b0, now"),
     ],
 )
@@ -455,6 +456,36 @@ def test_a_gate_of_other_code_settings_codebook_or_host_is_stale(
     assert read_result(path, replace(present, **changed)).stale[0].startswith(said)
     same = replace(present, bundle_sha256="f" * 64, bundle_host="nano-3-0123456789abcdef")
     assert not read_result(path, replace(same, codebooks={"other": "other-9"})).stale
+
+
+def test_another_bundle_and_codebook_may_be_the_present_ones(
+    folder: Path, present: Present, tmp_path: Path
+) -> None:
+    """Code, Scenes and settings of recipes are compared all the same."""
+    shipped = load_bundle(Places().bundles / "nano")
+    codebook = tmp_path / "codebook"
+    codebook.mkdir()
+    (codebook / "manifest.json").write_text('{"codebook_id": "nano-0123"}')
+    made = shipped.manifest.provenance
+    document = {**oracle_document(), "codebook": "nano-0123"}
+    document["identity"] |= {"host": made["start_from"], "bundle_sha256": "e" * 64}
+    path = folder / "oracle.json"
+    path.write_text(json.dumps(document))
+    present = replace(present, codebooks={"nano": "nano-9", "other": "other-9"})
+    assert len(read_result(path, present).stale) == 2
+    now = present.with_made(shipped.path, codebook)
+    assert now.codebooks == {"nano": "nano-0123", "other": "other-9"}
+    assert not read_result(path, now).stale
+    for changed, said in (
+        ({"code": {"world": "0ther"}}, "world"),
+        ({"scenes": {"test": "0" * 64}}, "Scenes of test"),
+        ({"recipes": {"oracle_codes": {"nano": "0ther"}}}, "recipe nano"),
+    ):
+        assert said in read_result(path, replace(now, **changed)).stale[0]
+    with pytest.raises(ContractError, match="codebook"):
+        present.with_made(codebook=tmp_path)
+    with pytest.raises(BundleError):
+        present.with_made(bundle=tmp_path)
 
 
 def test_gates_are_shown_by_tag_with_every_scene_that_fails(folder: Path, present: Present) -> None:

@@ -377,7 +377,7 @@ def test_codes_of_another_codebook_than_ships_are_stale(places: Places) -> None:
     manifest = places.released / "codebook" / "nano" / "manifest.json"
     manifest.write_text(json.dumps({"codebook_id": "nano-9"}))
     (why,) = entry(places, "Codes and motions", "codes/nano-0123").stale
-    assert why == "codebook nano-0123, the one that ships is nano-9"
+    assert why == "codebook nano-0123, now nano-9"
     write_run(places, "teacher/x", {"name": "x", "codebook": "nano-0123", "run": {"seed": 0}}, [])
     assert entry(places, "Runs", "teacher/x").stale == (why,)
 
@@ -486,9 +486,7 @@ def test_a_run_on_another_host_than_the_bundles_is_stale(places: Places) -> None
     for name, own in {"a": host, "b": "nano-1-0123", "c": "mine-1-0123"}.items():
         write_run(places, name, {**run, "host": own}, [])
     found = runs_of(places)
-    assert any(
-        why == f"host nano-1-0123, that of the bundle that ships is {host}" for why in found["b"]
-    )
+    assert any(why == f"host nano-1-0123, that of the bundle is {host}" for why in found["b"])
     assert not [why for name in ("a", "c") for why in found[name] if why.startswith("host")]
 
 
