@@ -12,6 +12,7 @@ from latentvla_training.engine.recipe import SHARES
 from latentvla_training.planner.contenders import FREE, HOST
 from latentvla_training.planner.scene_groups import TAG
 from latentvla_training.report import markdown as md
+from latentvla_training.report.distill_drives import drive_tables, drives_of_nothing
 from latentvla_training.report.distill_files import sums_of_split
 from latentvla_training.report.distill_goals import goal_lines
 from latentvla_training.report.identity import SHIPPED
@@ -67,6 +68,7 @@ def distill_section(results: Results, splits: Sequence[SplitResults], picture: s
         parts.append(f"![Rows, gains by tag, time against score, and three scenes]({picture})")
     for file in files:
         parts += _comparison(file, results, {found.split: found for found in splits})
+    parts += drives_of_nothing(results)
     return "\n\n".join(part for part in parts if part)
 
 
@@ -155,6 +157,7 @@ def _split(
             "No share of the teacher's gain is reported: the whole interval of that gain is above "
             "0 in no figure."
         )
+    parts += drive_tables(file, split, results)
     parts.append(_sub_scores(entry, mark))
     parts.append(md.table(tables.TOKEN_HEADERS, tables.token_rows(entry), mark))
     parts.append(_ablations(found, entry, mark))
