@@ -1,9 +1,10 @@
 """Contenders at the wheel: routes of the closed loop, planned from live frames by a trained head.
 
 Nothing is cached or looked up: the host's frozen trunk reads the frame in float32, as a car would,
-and the contender's own weights stand behind it. The teacher online answers to the same frame, by
-the procedure of its cache (``teacher.cache``): states after its own greedy codes, of t0 and before.
-A driver holds networks alone, no Scene, no code of what was driven and no file of either.
+and the contender's own weights stand behind it, those of its planner as a bundle keeps them. The
+teacher online answers to the same frame, by the procedure of its cache (``teacher.cache``): states
+after its own greedy codes, of t0 and before. A driver holds networks alone, no Scene, no code of
+what was driven and no file of either.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from latentvla_training.distill.pooling import TEACHER_ACTION, TEACHER_VISUAL, T
 from latentvla_training.distill.settings import DistillRecipe, of_seed
 from latentvla_training.distill.teaching import Teaching
 from latentvla_training.export.bundle_writer import make_manifest
+from latentvla_training.export.onnx_graph import round_to_half
 from latentvla_training.latent_action.codes import load_codes, scenes_identity
 from latentvla_training.latent_action.dynamics import weights_hash
 from latentvla_training.planner.cached_encodings import FEATURES
@@ -104,7 +106,8 @@ def load_finished(
 ) -> list[Finished]:
     """Load finished contenders of a seed, verified as ``distill evaluate`` verifies them.
 
-    Features, encodings and caches of the teacher need not be here.
+    Features, encodings and caches of the teacher need not be here. Weights of planners are rounded
+    to half precision, as the bundle of each would carry them.
 
     Args:
         codes: folder with codes of the training split. teacher: a released teacher or a run of one,
@@ -137,6 +140,7 @@ def load_finished(
     found = []
     for contender in contenders:
         module = train_contender(contender, contest, progress=False).module
+        round_to_half(module.planner)
         hears = isinstance(module.source, TeacherStates)
         about = {
             "host": host.identity,
