@@ -1,4 +1,4 @@
-"""``latentvla-train distill``: train contenders with a teacher, compare them, export a student."""
+"""``latentvla-train distill``: train contenders with a teacher, compare and drive them, export."""
 
 from __future__ import annotations
 
@@ -163,6 +163,110 @@ class DistillEvaluate:
 
 
 @dataclass(frozen=True)
+class DistillDrive:
+    """Drive finished contenders in the closed loop, as latentvla-train drive drives a bundle.
+
+    Plans are made from live frames at 10 Hz; the teacher online answers to each of them, which
+    takes several times the student's time. Every contender and seed writes a result of its own.
+    """
+
+    codes: str
+    """Folder with train.safetensors of latentvla-train codebook encode: by it runs are known, no
+    code is told to who drives."""
+    recipe: str = "nano"
+    """Name of a shipped recipe, or a YAML file."""
+    teacher: str = "nano"
+    """A released teacher, a run below runs/teacher/, or a folder; "" for none."""
+    bundle: str = "nano"
+    """The host: name or path of a bundle."""
+    host_run: str = ""
+    """The host: a run below runs/, or a folder, instead of a bundle."""
+    contenders: tuple[Name, ...] = ("host", "free_queries", "teacher", "student")
+    """Who drives, one after the other."""
+    seeds: tuple[int, ...] = (0,)
+    """Of the runs; all drive the same routes."""
+    run: str = ""
+    """Name below runs/distill/, or a folder, of the runs; the recipe's family by default."""
+    split: Literal["val", "test", "longtail", "ood"] = "test"
+    """Which networks."""
+    routes: int = 20
+    """How many, one of every network before the second of any."""
+    workers: int | None = None
+    """Processes; one per core by default."""
+    json: Path | None = None
+    """Write the result here, whole or not at all. {contender} and {seed} in the name stand for who
+    drives; where several do, they must tell the files apart."""
+    video: Path | None = None
+    """Write one film a route into this folder, below <contender>-s<seed>/."""
+
+    def __call__(self) -> int:
+        import os
+
+        from latentvla_training.closed_loop.benchmark import route_names, write_result
+        from latentvla_training.closed_loop.report import print_table
+        from latentvla_training.closed_loop.routes import RouteSettings
+        from latentvla_training.distill.driving import (
+            document_of,
+            drive_finished,
+            load_finished,
+        )
+        from latentvla_training.distill.evaluation import check_seeds
+        from latentvla_training.distill.settings import load_distill_recipe
+
+        workers = os.cpu_count() or 1 if self.workers is None else self.workers
+        if workers < 1:
+            raise ContractError("--workers", workers, "at least 1")
+        names = route_names(self.split, self.routes)
+        check_seeds(self.seeds)
+        places = self._places()
+        recipe, settings = load_distill_recipe(self.recipe), RouteSettings()
+        host = _host(self.bundle, self.host_run)
+        folder = _below(_FOLDER, self.run or recipe.family)
+        drivers = {  # what is wrong with one is said before any drives
+            seed: load_finished(
+                self.contenders, host, recipe, self.codes, self.teacher, folder, seed
+            )
+            for seed in self.seeds
+        }
+        driven = True
+        for seed, found in drivers.items():
+            for finished in found:
+                who = f"{finished.contender}-s{seed}"
+                films = None if self.video is None else self.video / who
+                result = drive_finished(finished, names, workers, settings, films)
+                print_table(result, f"{who} of {recipe.name} on {self.split}")
+                place = places[finished.contender, seed]
+                if place is not None:
+                    about = document_of(finished, self.split, settings, self.teacher)
+                    write_result(place, result, about)
+                driven &= bool(result.rows)
+        return 0 if driven else 1
+
+    def _places(self) -> dict[tuple[str, int], Path | None]:
+        """Return where results go, each of its own; a place that cannot be written is found out."""
+        wanted = [(contender, seed) for contender in self.contenders for seed in self.seeds]
+        if self.json is None:
+            return dict.fromkeys(wanted)
+        text = str(self.json)
+        places: dict[tuple[str, int], Path | None] = {
+            (contender, seed): Path(
+                text.replace("{contender}", contender).replace("{seed}", str(seed))
+            )
+            for contender, seed in wanted
+        }
+        if len(set(places.values())) != len(wanted):
+            expected = "a name with {contender} and {seed}, wherever there are several"
+            raise ContractError("--json", text, expected)
+        for place in places.values():
+            assert place is not None
+            place.parent.mkdir(parents=True, exist_ok=True)
+            trial = place.with_name(f".{place.name}.part")
+            trial.touch()
+            trial.unlink()
+        return places
+
+
+@dataclass(frozen=True)
 class DistillExport:
     """Write the bundle of a distilled student, after a parity check."""
 
@@ -195,6 +299,7 @@ class DistillExport:
 Distill = Annotated[
     Annotated[DistillTrain, tyro.conf.subcommand("train")]
     | Annotated[DistillEvaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[DistillDrive, tyro.conf.subcommand("drive")]
     | Annotated[DistillExport, tyro.conf.subcommand("export")],
     tyro.conf.subcommand(
         "distill", description="Put a teacher into a planner that a car can run, and compare."

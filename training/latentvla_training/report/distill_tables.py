@@ -13,6 +13,7 @@ from latentvla_training.planner.scene_groups import TAG
 from latentvla_training.report import markdown as md
 from latentvla_training.report.distill_beside import oracle_rows, rows_beside
 from latentvla_training.report.distill_detail_tables import ablations, sub_scores
+from latentvla_training.report.distill_drives import drive_tables, drives_of_nothing
 from latentvla_training.report.distill_files import sums_of_split
 from latentvla_training.report.distill_goals import (
     CLAIM_SEEDS,
@@ -73,6 +74,7 @@ def distill_section(results: Results, splits: Sequence[SplitResults], picture: s
     parts.append("\n".join(f"- {line}" for line in regime_lines(files)))
     for file in files:
         parts += _comparison(file, results, {found.split: found for found in splits})
+    parts += drives_of_nothing(results)
     return "\n\n".join(part for part in parts if part)
 
 
@@ -162,6 +164,7 @@ def _split(
             "No share of the teacher's gain is reported: the whole interval of that gain is above "
             "0 in no figure."
         )
+    parts += drive_tables(file, split, results)
     parts += sub_scores(entry, mark)
     parts.append(md.table(tables.TOKEN_HEADERS, tables.token_rows(entry), mark))
     parts += ablations(found, entry, mark)

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 #: The bundle that ships, and that the report is about.
 SHIPPED = "nano"
-#: Modules of ``distill`` that change no figure.
-DISTILL_PRESENTATION = frozenset({"choice", "commands", "dry_run", "export", "tables"})
+#: Modules of ``distill`` that change no figure of a comparison.
+DISTILL_PRESENTATION = frozenset({
+    "choice", "commands", "driving", "dry_run", "export", "tables",
+})  # fmt: skip
 #: Modules of ``planner`` that no comparison of contenders hangs on: how hosts are trained, tables.
 NOT_OF_CONTENDERS = frozenset({
     "auxiliary", "commands", "describe", "dry_run", "evaluation_table", "lamps", "light_probe",
@@ -61,6 +63,11 @@ def distill_identity() -> dict[str, str]:
     import latentvla_training.distill
 
     return {"distill": package_hash(latentvla_training.distill, DISTILL_PRESENTATION)}
+
+
+def driving_identity() -> dict[str, str]:
+    """Return a hash of the code that lets contenders drive, beside theirs and the closed loop's."""
+    return {"driving": files_hash([_PACKAGE / "distill" / "driving.py"])}
 
 
 def contender_identity() -> dict[str, str]:

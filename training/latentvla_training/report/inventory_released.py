@@ -202,7 +202,7 @@ def _headline(file: ResultFile) -> str:
             epdms = file.sums.mean(row, "epdms").value if file.sums else float("nan")
             parts.append(f"{row} {100 * epdms:.1f}" if epdms == epdms else "")
         return "EPDMS " + ", ".join(part for part in parts if part)
-    if file.kind is Kind.CLOSED_LOOP:
+    if file.kind in (Kind.CLOSED_LOOP, Kind.DISTILL_DRIVE):
         score = (found["summary"].get("driving_score") or {}).get("value")
         driver = found["driver"]
         return driver if score is None else f"{driver}: driving score {score:.1f}"

@@ -86,11 +86,11 @@ class SplitResults:
 
     def driven(self, row: str, figure: str) -> Estimate:
         """Return the mean of a closed-loop figure over routes with its interval by network."""
-        return _route_estimate([self.routes.get(row, {})], figure)
+        return route_estimate([self.routes.get(row, {})], figure)
 
     def driven_difference(self, other: str, figure: str) -> Estimate:
         """Return nano minus another row on the routes that both drove."""
-        return _route_estimate([self.routes.get("ours", {}), self.routes.get(other, {})], figure)
+        return route_estimate([self.routes.get("ours", {}), self.routes.get(other, {})], figure)
 
     def driven_spread(self, row: str, figure: str) -> float | None:
         """Return the standard deviation of a closed-loop mean over bundles of several seeds."""
@@ -103,7 +103,8 @@ class SplitResults:
         return float(np.std([np.mean(values) for values in means.values()], ddof=1))
 
 
-def _route_estimate(rows: Sequence[dict[str, dict[str, Any]]], figure: str) -> Estimate:
+def route_estimate(rows: Sequence[dict[str, dict[str, Any]]], figure: str) -> Estimate:
+    """Return a figure of one row of routes, or its paired difference between two, by network."""
     names = sorted(set.intersection(*(set(row) for row in rows)))
     names = [name for name in names if all(row[name].get(figure) is not None for row in rows)]
     if not names:

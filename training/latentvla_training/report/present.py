@@ -34,6 +34,7 @@ class Present:
         bundle_host: identity of the host that the present bundle went on from, if any.
         contender_code: hashes of the code that contenders on one host hang on besides.
         distill_code: those that comparisons with a teacher hang on besides.
+        driving_code: those that drives of contenders hang on besides.
         recipes: hashes of the settings of recipes by kind (``identity.shipped_recipes``) and name.
         codebooks: ids of the present codebooks, by the names of their recipes.
         scenes_ids: identity of the Scenes as codes and teachers name them, by split.
@@ -48,6 +49,7 @@ class Present:
     bundle_host: str | None = None
     contender_code: Mapping[str, Any] = field(default_factory=dict)
     distill_code: Mapping[str, Any] = field(default_factory=dict)
+    driving_code: Mapping[str, Any] = field(default_factory=dict)
     recipes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     codebooks: Mapping[str, str] = field(default_factory=dict)
     scenes_ids: Mapping[str, str | None] = field(default_factory=dict)
@@ -119,6 +121,7 @@ def without_scenes(places: Places) -> Present:
         bundle_host=shipped.get("start_from"),
         contender_code=identity.contender_identity(),
         distill_code=identity.distill_identity(),
+        driving_code=identity.driving_identity(),
         recipes=identity.shipped_recipes(),
         codebooks=identity.shipped_codebooks(places.released),
         commit=identity.commit(),

@@ -1,8 +1,8 @@
 """Reads the result files that the report is made of; refuses by name what it cannot use.
 
 Files of ``evaluate``, ``drive``, ``world gates``, ``probe-lights``, ``oracle-codes``,
-``teacher evaluate``, ``distill evaluate``, ``score-vectors``, ``bench-scoring`` and ``latentvla
-bench``, told apart by what they hold, whatever they are called.
+``teacher evaluate``, ``distill evaluate``, ``distill drive``, ``score-vectors``, ``bench-scoring``
+and ``latentvla bench``, told apart by what they hold, whatever they are called.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Kind(str, Enum):
 
     OPEN_LOOP = "evaluate"
     CLOSED_LOOP = "drive"
+    DISTILL_DRIVE = "distill drive"
     GATES = "world gates"
     LIGHT_PROBE = "probe-lights"
     ORACLE_CODES = "oracle-codes"
@@ -48,6 +49,7 @@ class Kind(str, Enum):
 
 #: Entries that a file of a kind has, by which it is known. The first kind that fits is it.
 _MARKS: dict[Kind, tuple[str, ...]] = {
+    Kind.DISTILL_DRIVE: ("contender", "driver", "split", "routes", "summary"),
     Kind.CLOSED_LOOP: ("driver", "split", "routes", "summary"),
     Kind.GATES: ("gates", "split", "means", "missed", "failures"),
     Kind.LIGHT_PROBE: ("accuracy", "bins", "states"),
@@ -175,12 +177,14 @@ def _check(kind: Kind, document: dict[str, Any]) -> None:
     for name, wanted in _OPTIONAL.items():
         if document.get(name) is not None:
             has(document, "", {name: wanted})
-    if kind is Kind.CLOSED_LOOP:
+    if kind in (Kind.CLOSED_LOOP, Kind.DISTILL_DRIVE):
         each(document, "routes", {**_ROUTE, "infractions": dict})
         identity = {"baselines": {}, **(document.get("identity") or {})}
         has(identity, "identity.", {"baselines": dict})
         for row, entry in identity["baselines"].items():
             has(entry, f"identity.baselines.{row}.", {})
+        if kind is Kind.DISTILL_DRIVE:
+            has(identity, "identity.", {**_DRIVEN, "recipes": dict})
     elif kind is Kind.BENCH:
         each(document, "rates", {"input_rate_hz": NUMBER})
         for number, row in enumerate(document["rates"]):
@@ -227,9 +231,16 @@ def _check_oracle_codes(document: dict[str, Any]) -> None:
 _ROUTE: dict[str, Any] = {
     "name": str, "network": str, "driving_score": NUMBER, "success": bool, "completion": NUMBER,
 }  # fmt: skip
+_DRIVEN: dict[str, Any] = dict.fromkeys(
+    ("host", "recipe", "teacher", "codebook", "trained_on", "weights"), str
+)
 _CAMERAS: dict[str, Any] = {"arrangement": str, "sent": dict, "received": dict, "starving": list}
 _HEADS: dict[Kind, dict[str, Any]] = {
     Kind.CLOSED_LOOP: {"driver": str, "split": str, "routes": list, "summary": dict},
+    Kind.DISTILL_DRIVE: {
+        "contender": str, "driver": str, "split": str, "teacher_run": str, "routes": list,
+        "summary": dict, "identity": dict,
+    },
     Kind.GATES: {
         "split": str, "scenes": int, "gates": dict, "means": dict, "missed": list, "failures": list,
     },
@@ -268,6 +279,11 @@ def _stale(file: ResultFile, present: Present) -> list[str]:
         if "released_sha256" in found:  # not baselines of another seed, in a folder of their own
             stale += different(found, {"released_sha256": present.released_sha256})
         return stale
+    if file.kind is Kind.DISTILL_DRIVE:
+        code = {**present.contender_code, **present.distill_code, **present.driving_code}
+        stale = different(found, {**present.drive_code, **code})
+        stale += present.other_recipe("distill", found["recipes"])
+        return stale + present.other_codebook(found["codebook"])
     if file.kind in (Kind.SCORE_VECTORS, Kind.BENCH_SCORING):
         return different(found, {"scoring": present.code.get("scoring")})
     if file.kind in (Kind.ORACLE_CODES, Kind.DISTILL):

@@ -27,7 +27,8 @@ def budget_of(found: Mapping[str, Any]) -> list[str]:
 def who_drove(file: ResultFile) -> str:
     """Return the hash of the network that drove, empty where none did."""
     identity = file.identity
-    hashes = (identity.get("bundle_sha256"), _pair(file).get("sha256"))
+    hashes = (identity.get(name) for name in ("bundle_sha256", "weights"))
+    hashes = (*hashes, _pair(file).get("sha256"))
     return str(next((value for value in hashes if value), identity.get("released_sha256") or ""))
 
 

@@ -104,8 +104,13 @@ def tiny() -> PlannerConfig:
 
 @pytest.fixture
 def host(tiny: PlannerConfig) -> Host:
+    return make_host(tiny)
+
+
+def make_host(config: PlannerConfig) -> Host:
+    """Return a host of random weights."""
     torch.manual_seed(0)
-    planner = StudentPlanner(tiny).eval()
+    planner = StudentPlanner(config).eval()
     with torch.no_grad():  # untrained control and prior layers are zero: let them say something
         for module in (planner.head.control[-1], planner.ego_prior):
             for parameter in module.parameters():
