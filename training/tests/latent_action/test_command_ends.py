@@ -94,11 +94,8 @@ def test_a_killed_command_leaves_nothing_and_goes_on(
     assert command.wait() == -signal.SIGKILL
     assert processes_of(run) == []
     assert started(arguments).wait() == 0
-    assert [checkpoint_step(run / name) for name in ("frames", "environment", "ego")] == [
-        _STEPS,
-        2,
-        2,
-    ]
+    steps = [checkpoint_step(run / name) for name in ("frames", "environment", "ego")]
+    assert steps == [_STEPS, 2, 2]
 
 
 @pytest.mark.slow
