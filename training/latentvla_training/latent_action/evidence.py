@@ -23,6 +23,7 @@ from latentvla_training.latent_action.dynamics import (
     EGO,
     ENVIRONMENT,
     ONE_STAGE,
+    Batch,
     LatentDynamics,
     change_weights,
 )
@@ -179,7 +180,8 @@ class RunEvidence:
         data, size = self.data["judged"], stage.settings.codebook_size
         codes = []
         sums = np.zeros(4)  # error, copy; both weighted by change
-        for _, batch in data.batches(BATCH):
+        for _, pairs in data.batches(BATCH):
+            batch = on_device(pairs, stage)
             encoded = stage.encode(batch)
             predicted = stage.decode(batch, encoded.vectors)
             weights = change_weights(batch["earlier"], batch["later"], stage.loss)
@@ -188,7 +190,7 @@ class RunEvidence:
             sums += [
                 float(value.sum()) for value in (errors, copies, weights * errors, weights * copies)
             ]
-            codes.append(encoded.codes.numpy())
+            codes.append(encoded.codes.cpu().numpy())
         used = np.concatenate(codes)
         figures: dict[str, Any] = {
             "gain_over_copy": 1.0 - sums[0] / sums[1],
@@ -262,8 +264,8 @@ class RunEvidence:
             return {}
         found = {}
         for part, data in self.data.items():
-            batch = data.batch(np.arange(len(data.pairs)))
-            found[part] = module.standard(batch).numpy().astype(np.float64)
+            batch = on_device(data.batch(np.arange(len(data.pairs))), self.codebook.environment)
+            found[part] = module.standard(batch).cpu().numpy().astype(np.float64)
         return found
 
     def _swap_test(self) -> dict[str, Any]:
@@ -311,15 +313,21 @@ def _read_swaps(
         name: [] for name in ("true", "partner_true", "pair", "own", "swapped")
     }
     for start in range(0, len(chosen), BATCH):
-        batch = data.batch(chosen[start : start + BATCH])
-        other = data.batch(partner[start : start + BATCH])
+        batch = on_device(data.batch(chosen[start : start + BATCH]), ego)
+        other = on_device(data.batch(partner[start : start + BATCH]), ego)
         own = ego.decode(batch, ego.encode(batch).vectors)
         swapped = ego.decode(batch, ego.encode(other).vectors)
-        found["true"].append(batch["motion"].numpy())
-        found["partner_true"].append(other["motion"].numpy())
+        found["true"].append(batch["motion"].cpu().numpy())
+        found["partner_true"].append(other["motion"].cpu().numpy())
         for name, later in (("pair", batch["later"]), ("own", own), ("swapped", swapped)):
-            found[name].append(reader(batch["earlier"], later).numpy())
+            found[name].append(reader(batch["earlier"], later).cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def on_device(batch: Batch, stage: LatentDynamics) -> Batch:
+    """Return a batch where a stage computes."""
+    device = next(stage.parameters()).device
+    return {name: value.to(device) for name, value in batch.items()}
 
 
 def ego_figures(answer: ProbeAnswer) -> dict[str, Any]:
