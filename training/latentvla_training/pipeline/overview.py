@@ -230,7 +230,8 @@ def _distill_report(plan: Plan) -> bool:
 
 
 def _bundle(plan: Plan) -> bool:
-    if not artefacts.is_newer(plan.final / artefacts.MANIFEST, plan.val_result):
+    newer = artefacts.is_newer(plan.final / artefacts.MANIFEST, plan.val_result)
+    if not newer or not _distill_val(plan):
         return False
     made = load_bundle(plan.final).manifest.provenance
     asked = {"seed": plan.chosen_seed(), "codebook_id": plan.codebook_id}
