@@ -29,6 +29,7 @@ from latentvla_ros.contract import (
     Plan,
     Rig,
 )
+from latentvla_ros.model.torchvision_operators import declare_missing_operators
 from latentvla_training.closed_loop import benchmark
 from latentvla_training.closed_loop.observing import Observer
 from latentvla_training.closed_loop.routes import RouteSettings, drive_route
@@ -259,6 +260,7 @@ class ContenderRoute:
 def _driver(finished: Path) -> ContenderDriver:
     """Loaded once for the routes of a process."""
     torch.set_num_threads(1)  # more might change a plan's last digit
+    declare_missing_operators()  # before timm's layers are read
     return ContenderDriver(torch.load(finished, weights_only=False))  # of our own, just written
 
 
