@@ -273,7 +273,7 @@ def test_a_teacher_and_a_bundle_of_another_codebook_than_ships_are_stale(places:
     assert not any(entry(places, "Released", name).stale for name in named)
 
     release_codebook(places, "nano-b1")
-    why = f"speaks codebook {older}, the one that ships is nano-b1"
+    why = f"speaks codebook {older}, now nano-b1"
     assert entry(places, "Released", named[0]).stale == (f"{why}; it runs as it is",)
     assert entry(places, "Released", named[1]).stale == (why,)
     assert not entry(places, "Released", "codebook/nano/codebook.safetensors").stale
