@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from typing import Any
 
 import pytest
@@ -71,7 +73,8 @@ def test_without_fusion_all_else_of_the_whole_student_is_trained() -> None:
     whole, without = nano_steps("nano_whole"), nano_steps("nano_no_fusion")
     fusion = meta_planner(load_recipe("nano").model).head.fusion
     assert whole[FUSION].trained - without[FUSION].trained == size(fusion) > 0
-    assert whole[ONLINE] == without[ONLINE] and whole[LESSONS] == without[LESSONS]
+    for what in (ONLINE, LESSONS):  # memory depends on what the process has held before
+        assert replace(whole[what], least_bytes=0) == replace(without[what], least_bytes=0)
     assert set(whole[FUSION].losses) == set(without[FUSION].losses) > {"plan", "kl"}
 
 
