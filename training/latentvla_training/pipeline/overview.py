@@ -159,18 +159,26 @@ def _oracle_codes(plan: Plan) -> bool:
 
 
 def _teacher(plan: Plan) -> bool:
-    from latentvla_training.teacher.settings import load_teacher_recipe, vision_recipe
+    from latentvla_training.engine.loop import run_recipe
+    from latentvla_training.teacher.settings import (
+        TeacherRecipe,
+        load_teacher_recipe,
+        vision_recipe,
+    )
 
     stage = plan.recipe.teacher
     recipe = load_teacher_recipe(stage.recipe)
     vision = plan.layout.vision_run(stage.recipe)
     if recipe.vision.enabled and not artefacts.has_run(vision, vision_recipe(recipe)):
         return False
-    recipe = replace(recipe, codebook=plan.codebook_id)
-    return all(
-        artefacts.has_run(run, replace(recipe, run=replace(recipe.run, seed=seed)))
-        for seed, run in zip(stage.seeds, plan.teacher_runs, strict=True)
-    )
+    for seed, run in zip(stage.seeds, plan.teacher_runs, strict=True):
+        found = run_recipe(TeacherRecipe, run)  # its Scenes are compared where runs are listed
+        if found is None:
+            return False
+        noted = replace(recipe, codebook=plan.codebook_id, scenes=found.scenes)
+        if not artefacts.has_run(run, replace(noted, run=replace(noted.run, seed=seed))):
+            return False
+    return True
 
 
 def _teachers(plan: Plan) -> list[Path]:

@@ -218,7 +218,7 @@ def test_shipped_codebook_is_listed() -> None:
     assert found.cells[4].startswith("ego gain 0.") and "; environment gain 0." in found.cells[4]
     assert all(why.startswith("recipe nano has changed") for why in found.stale)
     found = next(entry for entry in entries if entry.cells[0].endswith("teacher.safetensors"))
-    assert found.cells[4].startswith("test 1.") and "nats a code, ego state and" in found.cells[4]
+    assert found.cells[4].startswith("test 0.") and "nats a code, ego state and" in found.cells[4]
 
 
 def test_a_released_codebook_of_other_settings_than_its_recipe_is_stale(places: Places) -> None:
