@@ -55,6 +55,7 @@ class Drive:
         from latentvla_training.closed_loop.registry import BASELINE_DRIVERS
         from latentvla_training.closed_loop.report import print_table
         from latentvla_training.closed_loop.routes import RouteSettings
+        from latentvla_training.data.whole_file import check_writable
 
         if (self.ros and self.driver != "bundle") or (self.check and not self.ros):
             raise ContractError("--ros", self.driver, "--driver bundle; --check goes with --ros")
@@ -80,10 +81,7 @@ class Drive:
             "identity": benchmark.identity(driver, self.bundle, self.backend, self.baselines),
         }
         if self.json is not None:  # a place that cannot be written is found out before driving
-            self.json.parent.mkdir(parents=True, exist_ok=True)
-            trial = self.json.with_name(f".{self.json.name}.part")
-            trial.touch()
-            trial.unlink()
+            check_writable(self.json)
         if self.check:
             from latentvla_training.ros.check_routes import check_routes
 

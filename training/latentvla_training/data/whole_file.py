@@ -7,6 +7,14 @@ import os
 from pathlib import Path
 
 
+def check_writable(path: Path) -> None:
+    """Find out before long work whether a file can be written; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    trial.touch()
+    trial.unlink()
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file aside, flush it to the disk, then give it its name."""
     path.parent.mkdir(parents=True, exist_ok=True)

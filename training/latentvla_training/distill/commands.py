@@ -244,6 +244,8 @@ class DistillDrive:
 
     def _places(self) -> dict[tuple[str, int], Path | None]:
         """Return where results go, each of its own; a place that cannot be written is found out."""
+        from latentvla_training.data.whole_file import check_writable
+
         wanted = [(contender, seed) for contender in self.contenders for seed in self.seeds]
         if self.json is None:
             return dict.fromkeys(wanted)
@@ -259,10 +261,7 @@ class DistillDrive:
             raise ContractError("--json", text, expected)
         for place in places.values():
             assert place is not None
-            place.parent.mkdir(parents=True, exist_ok=True)
-            trial = place.with_name(f".{place.name}.part")
-            trial.touch()
-            trial.unlink()
+            check_writable(place)
         return places
 
 

@@ -33,7 +33,8 @@ from latentvla_training.distill.measuring import (
     one_thread,
     operations,
 )
-from latentvla_training.distill.pooling import TEACHER_ACTION, TEACHER_VISUAL, TeacherStates
+from latentvla_training.distill.online_teacher import online_states
+from latentvla_training.distill.pooling import TeacherStates
 from latentvla_training.distill.student import ReasonerStates
 from latentvla_training.engine.recipe import load_recipe
 from latentvla_training.planner.dataset import collate
@@ -44,9 +45,7 @@ from latentvla_training.planner.head_training import (
     PlannerOnFeatures,
     quick_attention,
 )
-from latentvla_training.teacher.cache import pooled_pictures
 from latentvla_training.teacher.dataset import TeacherDataset
-from latentvla_training.teacher.decoding import answer
 from latentvla_training.teacher.training import TeacherRun
 
 #: The row of the teacher's answer alone, without any planner.
@@ -233,15 +232,7 @@ class _Asked:
 
     def states(self) -> dict[str, Tensor]:
         """Return what the planner reads of it, as it is cached."""
-        run = self.run
-        device = next(run.teacher.parameters()).device
-        batch = collate([{**self.known, **run.processor.pictures(self.views)}])
-        batch = {name: value.to(device) for name, value in batch.items()}
-        with torch.autocast(device.type, torch.bfloat16, run.mixed):
-            found = answer(run.teacher, batch)
-        grid = run.recipe.cache.visual_grid
-        visual = pooled_pictures(run.teacher, found.prompt_states, grid)
-        return {TEACHER_VISUAL: visual.half(), TEACHER_ACTION: found.states.half()}
+        return online_states(self.run, self.known, self.views)
 
 
 def _planning(module: PlannerOnFeatures, reader: ShardReader, asked: _Asked) -> Work:

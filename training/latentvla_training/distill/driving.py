@@ -37,7 +37,8 @@ from latentvla_training.data.parallel import map_unordered
 from latentvla_training.data.shards import load_split
 from latentvla_training.distill.contenders import Contest, train_contender
 from latentvla_training.distill.evaluation import seed_folder
-from latentvla_training.distill.pooling import TEACHER_ACTION, TEACHER_VISUAL, TeacherStates
+from latentvla_training.distill.online_teacher import online_states
+from latentvla_training.distill.pooling import TeacherStates
 from latentvla_training.distill.settings import DistillRecipe, of_seed
 from latentvla_training.distill.teaching import Teaching
 from latentvla_training.export.bundle_writer import make_manifest
@@ -46,7 +47,7 @@ from latentvla_training.latent_action.codes import load_codes, scenes_identity
 from latentvla_training.latent_action.dynamics import weights_hash
 from latentvla_training.planner.cached_encodings import FEATURES
 from latentvla_training.planner.contenders import CodedSplit
-from latentvla_training.planner.dataset import EGO_INPUTS, collate
+from latentvla_training.planner.dataset import EGO_INPUTS
 from latentvla_training.planner.head_training import PlannerOnFeatures
 from latentvla_training.planner.hosts import Host
 from latentvla_training.planner.release import VIEWS
@@ -56,9 +57,8 @@ from latentvla_training.report.identity import (
     driving_identity,
     settings_hash,
 )
-from latentvla_training.teacher.cache import pooled_pictures, teacher_id
+from latentvla_training.teacher.cache import teacher_id
 from latentvla_training.teacher.commands import teacher_place
-from latentvla_training.teacher.decoding import answer
 from latentvla_training.teacher.processor import expected_rig
 from latentvla_training.teacher.release import load_teacher
 from latentvla_training.teacher.training import TeacherRun
@@ -176,7 +176,7 @@ class LiveTeacher:
         wanted = expected_rig(run.recipe.pictures)
         if found != wanted:
             raise ContractError("views of the host", found, f"{wanted}, those of the teacher")
-        self._run, self._device = run, device
+        self._run = run
         run.teacher.to(device).eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -184,13 +184,8 @@ class LiveTeacher:
         """Return its states of the pictures (1, P, D) and of the codes' places (1, 12, D)."""
         run, views = self._run, observation.images
         views = np.zeros_like(views) if run.recipe.blank_images else views
-        item = {name: getattr(observation, name) for name in EGO_INPUTS}
-        batch = collate([item | run.processor.pictures(views)])
-        moved = {name: value.to(self._device) for name, value in batch.items()}
-        with torch.autocast(self._device.type, torch.bfloat16, run.mixed):
-            said = answer(run.teacher, moved)
-        visual = pooled_pictures(run.teacher, said.prompt_states, run.recipe.cache.visual_grid)
-        return {TEACHER_VISUAL: visual.half(), TEACHER_ACTION: said.states.half()}
+        known = {name: getattr(observation, name) for name in EGO_INPUTS}
+        return online_states(run, known, views)
 
 
 class ContenderDriver:

@@ -10,14 +10,21 @@ from typing import Any
 CPU_S, PEAK_GIB = "cpu_s", "peak_gib"
 
 
-def log_entries(folder: Path) -> list[dict[str, Any]]:
+def log_entries(folder: Path, last_bytes: int | None = None) -> list[dict[str, Any]]:
     """Return the entries of a run's ``metrics.jsonl``, [] of none.
 
     What cannot be read is left out: a line that is being written, or that was cut when a run was
     killed or a disk was full.
+
+    Args:
+        last_bytes: so much of the end is read; None: all.
     """
+    path = folder / "metrics.jsonl"
     try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as file:
+            if last_bytes is not None:
+                file.seek(max(0, path.stat().st_size - last_bytes))
+            lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
     entries = []

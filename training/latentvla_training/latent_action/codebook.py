@@ -33,7 +33,7 @@ from latentvla_training.latent_action.dynamics import (
 from latentvla_training.latent_action.frame_encoder import FrameEncoder, freeze
 from latentvla_training.latent_action.front_camera import FRONT_CAMERA, kept_front_camera
 from latentvla_training.latent_action.picture_reader import PICTURES, PictureReader
-from latentvla_training.latent_action.settings import DINOV2, CodebookRecipe, FrameSettings
+from latentvla_training.latent_action.settings import DINOV2, FRAMES, CodebookRecipe, FrameSettings
 from latentvla_training.latent_action.stages import DynamicsRun, load_averaged
 
 WEIGHTS, MANIFEST = "codebook.safetensors", "manifest.json"
@@ -41,7 +41,6 @@ WEIGHTS, MANIFEST = "codebook.safetensors", "manifest.json"
 RECIPE, FRAME_WEIGHTS = "recipe.yaml", "frame_encoder.safetensors"
 
 _FORMAT = "latentvla-codebook-1"
-_FRAMES = "frames"
 
 _Stage = TypeVar("_Stage", bound=nn.Module)
 
@@ -259,13 +258,13 @@ def release(codebook: Codebook, folder: Path, about: Mapping[str, Any]) -> Path:
 
     codebook.recipe.model.vocabulary().check_spoken(codebook.codebook_id)
     parts: dict[str, nn.Module] = {
-        _FRAMES: codebook.encoder,
+        FRAMES: codebook.encoder,
         ENVIRONMENT: codebook.environment,
         EGO: codebook.ego,
     }
     if codebook.pictures is not None:
         parts[PICTURES] = codebook.pictures
-    left_out = (f"{_FRAMES}.trunk.",) if _frames_kept_elsewhere(codebook.recipe.frames) else ("\0",)
+    left_out = (f"{FRAMES}.trunk.",) if _frames_kept_elsewhere(codebook.recipe.frames) else ("\0",)
     weights = {
         f"{part}.{name}": _half(value.detach().cpu()).contiguous()
         for part, module in parts.items()
@@ -313,7 +312,7 @@ def load_codebook(name_or_path: str | Path = "nano") -> Codebook:
     weights = load_file(folder / WEIGHTS)  # taken up in single precision
     encoder = FrameEncoder(recipe.frames)
     modules: dict[str, nn.Module] = {
-        _FRAMES: encoder,
+        FRAMES: encoder,
         ENVIRONMENT: empty_stage(ENVIRONMENT, recipe, encoder),
         EGO: empty_stage(EGO, recipe, encoder),
     }
@@ -325,7 +324,7 @@ def load_codebook(name_or_path: str | Path = "nano") -> Codebook:
             for name, value in weights.items()
             if name.startswith(f"{part}.")
         }
-        _fill(module, own, _frames_kept_elsewhere(recipe.frames) if part == _FRAMES else ())
+        _fill(module, own, _frames_kept_elsewhere(recipe.frames) if part == FRAMES else ())
         module.eval().requires_grad_(False)
     if encoder.identity() != manifest["frame_encoder"]:
         freeze(encoder)  # first releases have a public DINOv2 as it is published

@@ -22,19 +22,18 @@ from latentvla_ros.contract import ContractError
 from latentvla_ros.model.torchvision_operators import declare_missing_operators
 from latentvla_training.engine.pretrained import from_pretrained
 from latentvla_training.latent_action.codebook import empty_reader
-from latentvla_training.latent_action.dynamics import EGO, ENVIRONMENT, Batch, LatentDynamics
+from latentvla_training.latent_action.dynamics import Batch, LatentDynamics
 from latentvla_training.latent_action.frame_encoder import DinoTrunk, FrameEncoder
 from latentvla_training.latent_action.pairs import STATE_WIDTH, TRAJECTORY_POINTS
 from latentvla_training.latent_action.picture_reader import PICTURES, PictureReader
 from latentvla_training.latent_action.pretraining import FramePretraining
-from latentvla_training.latent_action.settings import DINOV2, OWN, CodebookRecipe
+from latentvla_training.latent_action.settings import DINOV2, FRAMES, CodebookRecipe
 from latentvla_training.latent_action.unexplained_change import WIDTH as CHANGE_WIDTH
 from latentvla_training.planner.dry_run import DryRun, one_step, step_that_fits
 
 #: Whose shapes are known here without a connection: those of its published config.json.
 DINOV2_BASE = "facebook/dinov2-with-registers-base"
 
-FRAMES = "frames"
 _GIB = 2.0**30
 
 #: A step is made on a CPU where so many times what it holds at least is free.
@@ -101,12 +100,6 @@ def _dinov2_config(name_or_path: str) -> Any:
         raise ContractError(f"frames.pretrained {name_or_path}", found, expected) from error
 
 
-def stages(recipe: CodebookRecipe) -> tuple[str, ...]:
-    """Return the stages that a recipe trains, in their order."""
-    own = (FRAMES,) if recipe.frames.encoder == OWN else ()
-    return (*own, ENVIRONMENT, *((PICTURES,) if recipe.pictures_alone else ()), EGO)
-
-
 def networks(
     stage: str, recipe: CodebookRecipe, encoder: FrameEncoder, device: torch.device
 ) -> nn.Module:
@@ -163,7 +156,7 @@ def random_batch(
 def count(recipe: CodebookRecipe, encoder: FrameEncoder) -> list[StageCost]:
     """Count parameters and operations of every stage of a recipe."""
     meta, found = torch.device("meta"), []
-    for name in stages(recipe):
+    for name in recipe.stages:
         module = networks(name, recipe, encoder, meta)
         batch = random_batch(name, recipe, encoder, 1, meta)
         module.eval()
@@ -211,7 +204,7 @@ def dry_run(recipe: CodebookRecipe, processes: int = 1) -> list[DryRun]:
         ContractError: a weight that is to be trained gets no gradient; names it.
     """
     encoder = shaped_encoder(recipe)
-    return [_dry_step(name, recipe, encoder, processes) for name in stages(recipe)]
+    return [_dry_step(name, recipe, encoder, processes) for name in recipe.stages]
 
 
 def _dry_step(stage: str, recipe: CodebookRecipe, encoder: FrameEncoder, processes: int) -> DryRun:

@@ -20,6 +20,7 @@ from latentvla_training.latent_action.codebook import Codebook, load_run, load_s
 from latentvla_training.latent_action.codes import scenes_identity
 from latentvla_training.latent_action.dynamics import (
     CONTINUOUS,
+    CONTROLS,
     EGO,
     ENVIRONMENT,
     ONE_STAGE,
@@ -40,7 +41,6 @@ from latentvla_training.latent_action.motion_reader import (
     fit_motion_reader,
 )
 from latentvla_training.latent_action.pairs import MOTION_SCALE, scaled_motion
-from latentvla_training.latent_action.picture_reader import PICTURES
 from latentvla_training.latent_action.probes import (
     F64,
     ProbeAnswer,
@@ -57,9 +57,6 @@ SPEED_AT_T0 = "speed_at_t0"
 #: What answers the probes, in the order of the report.
 SOURCES = (EGO, ENVIRONMENT, ONE_STAGE, SHUFFLED, CONTINUOUS, SPEED_AT_T0, UNEXPLAINED)
 
-#: Stages that are trained, each in a folder of its run.
-_TRAINED = ("frames", ENVIRONMENT, PICTURES, EGO, ONE_STAGE, CONTINUOUS)
-
 #: At least so much perplexity, overall and at every position (experiments.md section 5).
 LEAST_PERPLEXITY, LEAST_POSITION_PERPLEXITY = 8.0, 4.0
 
@@ -71,7 +68,7 @@ class Evidence:
     scenes: dict[str, SceneSet]
 
     @classmethod
-    def open(cls, train_shards: int, splits: Sequence[str] = ("test", "val")) -> Evidence:
+    def open(cls, train_shards: int, splits: Sequence[str]) -> Evidence:
         """Open at most ``train_shards`` shards of the training split, evenly chosen, and others."""
         paths = load_split("train").paths
         chosen = np.unique(np.linspace(0, len(paths) - 1, min(train_shards, len(paths))))
@@ -162,7 +159,8 @@ class RunEvidence:
 
     def _costs(self) -> dict[str, dict[str, float]]:
         """Return what every stage that is kept has cost, by its name."""
-        found = {stage: run_cost(self.run / stage) for stage in _TRAINED}
+        stages = (*self.codebook.recipe.stages, *CONTROLS)
+        found = {stage: run_cost(self.run / stage) for stage in stages}
         return {stage: cost for stage, cost in found.items() if cost}
 
     def stages(self) -> Iterator[tuple[str, LatentDynamics]]:
@@ -170,7 +168,7 @@ class RunEvidence:
         codebook = self.codebook
         yield ENVIRONMENT, codebook.environment
         yield EGO, codebook.ego
-        for name in (ONE_STAGE, CONTINUOUS):
+        for name in CONTROLS:
             if (self.run / name).is_dir():
                 yield name, load_stage(self.run, name, codebook.recipe, codebook.encoder)
 

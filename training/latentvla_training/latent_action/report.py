@@ -121,21 +121,18 @@ def _meanings(one: RunEvidence, picture: Path | None) -> list[dict[str, Any]]:
 
 def pool(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return mean and spread (standard deviation; None of one run) of every figure over runs."""
-    known: dict[str, Any] = {}
-    for figures in reversed(found):  # the order of the first; what it lacks comes last
-        known = {**figures, **{name: known[name] for name in known if name not in figures}}
     pooled: dict[str, Any] = {}
-    for name, value in known.items():
-        values = [figures.get(name) for figures in found]
-        if isinstance(value, dict):
-            present = [entry for entry in values if isinstance(entry, dict)]
-            pooled[name] = pool(present)
-        elif isinstance(value, list) and not isinstance(value[0], list):
+    for name in dict.fromkeys(name for figures in found for name in figures):
+        values = [figures[name] for figures in found if figures.get(name) is not None]
+        first = next(iter(values), None)
+        if isinstance(first, dict):
+            pooled[name] = pool(values)
+        elif isinstance(first, list) and not isinstance(first[0], list):
             pooled[name] = [
-                _mean([entry[place] for entry in values if entry]) for place in range(len(value))
+                _mean([entry[place] for entry in values]) for place in range(len(first))
             ]
-        elif isinstance(value, float):
-            pooled[name] = _mean([entry for entry in values if entry is not None])
+        elif isinstance(first, float):
+            pooled[name] = _mean(values)
     return pooled
 
 

@@ -120,7 +120,7 @@ def _shipped_text(ships: dict[str, Any]) -> list[str]:
     """Return whether what ships is of the recipe that is judged here."""
     if not ships:
         return []
-    text = f"What ships as `codebook/nano` is `{ships['codebook_id']}`"
+    text = f"The codebook of this recipe that ships is `{ships['codebook_id']}`"
     if ships["other_settings"]:
         others = "; ".join(ships["other_settings"])
         text += f", made when the recipe was another ({others}): **this page is not about it**"

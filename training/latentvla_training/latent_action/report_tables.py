@@ -29,12 +29,12 @@ _STAGES = {
 }
 
 
-def cell(found: dict[str, Any] | None, digits: int = 2) -> str:
+def cell(found: dict[str, Any] | None, digits: int = 2, factor: float = 1.0) -> str:
     """Return mean ± spread of a pooled figure."""
     if found is None:
         return md.NONE
-    text, spread = md.number(found["mean"], digits), found["spread"]
-    return text if spread is None else f"{text} ± {md.number(spread, digits)}"
+    text, spread = md.number(found["mean"], digits, factor), found["spread"]
+    return text if spread is None else f"{text} ± {md.number(spread, digits, factor)}"
 
 
 def stage_table(stages: dict[str, Any]) -> str:
@@ -115,11 +115,7 @@ def cost_section(costs: dict[str, Any]) -> list[str]:
     if not costs:
         return []
     rows = [
-        [
-            _STAGES[stage],
-            cell(_scaled(found["cpu_s"], 1 / 60), 1),
-            cell(found["peak_gib"]),
-        ]
+        [_STAGES[stage], cell(found["cpu_s"], 1, 1 / 60), cell(found["peak_gib"])]
         for stage, found in costs.items()
     ]
     return [
@@ -128,10 +124,3 @@ def cost_section(costs: dict[str, Any]) -> list[str]:
         "By each run's own log: CPU time of all its processes on the machine that trained it, and "
         "the most memory held at once (on a GPU, of the GPU's). Interruptions add up.",
     ]
-
-
-def _scaled(found: dict[str, Any], factor: float) -> dict[str, Any]:
-    """Return mean and spread of a figure in another unit."""
-    return {
-        name: None if found[name] is None else factor * found[name] for name in ("mean", "spread")
-    }

@@ -25,6 +25,8 @@ from latentvla_training.latent_action.codes import (
 RECIPES = "codebook"
 
 OWN, DINOV2, PIXELS = "own", "dinov2", "pixels"
+#: Stage 0, which trains our own frame encoder.
+FRAMES = "frames"
 
 
 @dataclass(frozen=True)
@@ -255,9 +257,9 @@ class CodebookRecipe:
         return self.data.odometry_share < 1.0
 
     @property
-    def trained_stages(self) -> tuple[str, ...]:
-        """Fields of the stages that are trained, in their order."""
-        own = ("pretraining",) if self.frames.encoder == OWN else ()
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages that are trained, in their order; controls are not among them."""
+        own = (FRAMES,) if self.frames.encoder == OWN else ()
         return (*own, "environment", *(("pictures",) if self.pictures_alone else ()), "ego")
 
     def dynamics(self, stage: str) -> tuple[DynamicsSettings, DynamicsLoss]:
@@ -272,7 +274,7 @@ class CodebookRecipe:
     def stage(self, name: str) -> StageSettings:
         """Return the settings of a stage (controls: those of stage 2) with the recipe's seed."""
         stages = {
-            "frames": self.pretraining,
+            FRAMES: self.pretraining,
             "environment": self.environment,
             "pictures": self.pictures,
         }
@@ -289,7 +291,8 @@ def load_codebook_recipe(name_or_path: str) -> CodebookRecipe:
     """
     values, where = read_recipe(name_or_path, RECIPES)
     recipe = build(CodebookRecipe, values, where)
-    for key in recipe.trained_stages:
+    for stage in recipe.stages:
+        key = "pretraining" if stage == FRAMES else stage
         workers = values.get(key, {}).get("run", {}).get("workers", 0)
         if workers:
             expected = "0: pairs come from features that are kept, there is no loader"

@@ -61,7 +61,7 @@ from latentvla_training.latent_action.scene_set import (
     scenes_with_odometry,
     training_scenes,
 )
-from latentvla_training.latent_action.settings import OWN, CodebookRecipe
+from latentvla_training.latent_action.settings import FRAMES, OWN, CodebookRecipe
 from latentvla_training.latent_action.stages import (
     DynamicsRun,
     DynamicsTask,
@@ -73,7 +73,6 @@ from latentvla_training.planner.dataset import evenly
 
 logger = logging.getLogger(__name__)
 
-FRAMES = "frames"
 
 #: Frames that decide mean and spread of features, and those that stage 0 is validated on.
 _STANDARD_FRAMES, _VALIDATION_FRAMES = 2048, 256

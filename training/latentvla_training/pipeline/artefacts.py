@@ -199,15 +199,13 @@ def finished_stages(folder: Path, name: str, seed: int, controls: bool) -> list[
     Raises:
         ContractError: the folder holds a run of another recipe; names what differs.
     """
-    from latentvla_training.latent_action.dynamics import CONTROLS, EGO, ENVIRONMENT
-    from latentvla_training.latent_action.settings import OWN, load_codebook_recipe
-    from latentvla_training.latent_action.training import FRAMES
+    from latentvla_training.latent_action.dynamics import CONTROLS
+    from latentvla_training.latent_action.settings import load_codebook_recipe
 
     recipe = replace(load_codebook_recipe(name), seed=seed)
     if not check_folder(folder, recipe):  # type: ignore[arg-type]  # it has stages, no run
         return []
-    stages = [FRAMES] if recipe.frames.encoder == OWN else []
-    stages += [ENVIRONMENT, EGO, *(CONTROLS if controls else ())]
+    stages = [*recipe.stages, *(CONTROLS if controls else ())]
     whole = all(checkpoint_step(folder / s) >= recipe.stage(s).run.steps for s in stages)
     return stages if whole else []
 

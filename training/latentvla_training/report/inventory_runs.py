@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from latentvla_training.engine.run_log import log_entries
 from latentvla_training.report.places import Entry, Section, SplitOnDisk
 from latentvla_training.report.present import Present
 from latentvla_training.report.run_records import stale_run
@@ -44,7 +43,7 @@ def _run(folder: Path, name: str, splits: list[SplitOnDisk], present: Present) -
         return None  # of a codebook with all its stages, each in a folder below
     passes, batch = settings.get("passes"), settings.get("batch_size")
     total = max(1, passes // batch) if passes and batch else None
-    log = _log_tail(folder / "metrics.jsonl")
+    log = log_entries(folder, _TAIL)
     step = max((int(entry["step"]) for entry in log if "step" in entry), default=0)
     validations = [entry for entry in log if any(key.startswith("val/") for key in entry)]
     last = validations[-1] if validations else {}
@@ -76,25 +75,6 @@ def _run(folder: Path, name: str, splits: list[SplitOnDisk], present: Present) -
         ),
         tuple(stale),
     )
-
-
-def _log_tail(path: Path) -> list[dict[str, Any]]:
-    """Return the last entries of a log of JSON lines; a line that is being written is left out."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
-    entries = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            entries.append(entry)
-    return entries
 
 
 def _ago(seconds: float) -> str:

@@ -16,6 +16,7 @@ def test_last_validation_counts(tmp_path: Path) -> None:
     )
     assert run_cost(tmp_path) == {"cpu_s": 9.0, "peak_gib": 0.75}
     assert [entry["step"] for entry in log_entries(tmp_path)] == [1, 2, 3]
+    assert [entry["step"] for entry in log_entries(tmp_path, 100)] == [3]
 
 
 def test_nothing_is_known_of_what_noted_nothing(tmp_path: Path) -> None:

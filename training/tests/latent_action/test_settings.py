@@ -50,7 +50,7 @@ def test_loader_workers_are_refused_where_a_stage_is_trained(tmp_path: Path) -> 
     with pytest.raises(ContractError, match=r"ego\.run\.workers: found 2"):
         load_codebook_recipe(str(path))
     path.write_text("name: mine\npictures: {run: {workers: 1}}\n")
-    assert load_codebook_recipe(str(path)).trained_stages == ("pretraining", "environment", "ego")
+    assert load_codebook_recipe(str(path)).stages == ("frames", "environment", "ego")
     path.write_text("name: mine\ndata: {odometry_share: 0.5}\npictures: {run: {workers: 1}}\n")
     with pytest.raises(ContractError, match=r"pictures\.run\.workers"):
         load_codebook_recipe(str(path))

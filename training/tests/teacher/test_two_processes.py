@@ -37,7 +37,7 @@ def run(*arguments: str | Path) -> None:
     done = subprocess.run(
         [sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr[-9000:]
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
