@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ from latentvla_training.planner.scene_scores import (
     SCORES,
 )
 from latentvla_training.report.network_sums import sums_of
+from latentvla_training.report.places import Places
 from latentvla_training.report.present import Present
+
+from latentvla_ros.model.config import PlannerConfig
+
+from ..planner.conftest import TINY
+from .distill_documents import distill_document
 
 PRESENT = Present(
     code={"world": "w" * 16, "scoring": "s" * 16},
@@ -155,3 +162,44 @@ def folder(tmp_path: Path) -> Path:
         path = results / f"drive_{driver}.json"
         path.write_text(json.dumps(closed_loop_document("test", driver, score)))
     return results
+
+
+@pytest.fixture
+def now(present: Present) -> Present:
+    return replace(
+        present, bundle_sha256="b0" * 32, distill_code={"distill": "e" * 16}, commit="d00d" * 9,
+        contender_code={"training": "7" * 16},
+        recipes={"distill": {"nano": "aaaa", "nano_no_kl": "bbbb"}},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "distill_nano.json").write_text(json.dumps(distill_document()))
+    return folder
+
+
+@pytest.fixture
+def no_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path / "data"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figure out where the text alone is looked at."""
+    monkeypatch.setattr("latentvla_training.report.document.draw_distill_figure", lambda *_: False)
+
+
+@pytest.fixture
+def tiny() -> PlannerConfig:
+    return TINY
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    found = Places(**{entry.name: tmp_path / entry.name for entry in fields(Places)})
+    for entry in fields(found):
+        getattr(found, entry.name).mkdir()
+    return found

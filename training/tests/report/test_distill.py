@@ -1,9 +1,9 @@
-"""The teacher and the comparison with it in the report: rows, goals, what is stale, pictures."""
+"""The comparison with a teacher in the report: rows, what is stale, pictures."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,161 +11,31 @@ from typing import Any
 import numpy as np
 import pytest
 from latentvla_training.data.shards import split_folder, write_shard
-from latentvla_training.distill.evaluation import goals, retention
 from latentvla_training.engine.recipe import load_record
-from latentvla_training.planner.contender_scores import FIGURES, differences, means
 from latentvla_training.planner.oracle_codes import OracleRecipe
 from latentvla_training.report import distill_figure, identity, proposal_weights
-from latentvla_training.report.distill_goals import goal_lines
 from latentvla_training.report.document import write_report
 from latentvla_training.report.inventory import inventory
-from latentvla_training.report.network_sums import NetworkSums, pooled, sums_from_json, sums_of
 from latentvla_training.report.places import Places
 from latentvla_training.report.present import Present
-from latentvla_training.report.result_files import Kind, read_result
-from latentvla_training.teacher.calibration import calibrate
-from latentvla_training.teacher.evaluation import SeedResult, code_figures, write_document
+from latentvla_training.report.result_files import read_result
 from latentvla_training.teacher.settings import load_teacher_recipe
 
 from latentvla_ros.contract import ContractError
 
 from ..planner.conftest import make_scene
-from .test_document import oracle_document, row, section
+from .distill_documents import (
+    HOST_ID,
+    SEEDS,
+    distill_document,
+    split_sums,
+    teacher_file,
+    told,
+)
+from .oracle_documents import oracle_document
+from .reading import row
 
-HOST_ID = "nano-3-0123456789abcdef"
-#: Mean PDMS of every row by split; "fog" takes the teacher's gain away.
-LEVELS = {
-    "host_as_given": 0.80, "host": 0.82, "free_queries": 0.82, "teacher": 0.88,
-    "student": 0.864, "student:nano_no_kl": 0.83, "expert": 0.96,
-}  # fmt: skip
-ROWS = ["host", "free_queries", "teacher", "student", "student:nano_no_kl"]
-SEEDS = (0, 1, 2)
-#: Sub-scores that these results have.
-PARTS = ("pdms_nc", "pdms_c", "epdms_nc", "epdms_lk", "epdms_unfiltered_lk")
-PAIRS = [
-    *((row, base) for base in ("host", "free_queries") for row in ("teacher", "student", ROWS[-1])),
-    ("free_queries", "host"), ("student", "teacher"), ("student", ROWS[-1]),
-    ("host", "host_as_given"),
-]  # fmt: skip
-
-
-def split_sums(split: str, seed: int, scale: float = 1.0) -> NetworkSums:
-    """Return sums of 8 networks of 12 Scenes; ``scale`` of the gain over the host."""
-    noise = np.random.default_rng(seed)
-    names = np.repeat([f"{split}-{index:04d}" for index in range(8)], 12)
-    shared = noise.normal(0.0, 0.03, 8).repeat(12)
-    fog = np.arange(len(names)) % 3 == 0
-    rows: dict[str, dict[str, Any]] = {}
-    for name, level in LEVELS.items():
-        gain = scale * (level - 0.82) * np.where(fog, 0.0, 1.5)
-        value = np.clip(0.82 + gain + shared + noise.normal(0.0, 0.005, len(names)), 0.0, 1.0)
-        rows[name] = dict.fromkeys((*FIGURES[1:], *PARTS), value)
-        if name != "expert":
-            rows[name]["ade"] = 1.0 - value
-    groups = {"decision": ~fog, "known": ~fog, "tag: fog": fog, "tag: cut_in": ~fog}
-    groups["tag: blocked_lane"] = names == names[0]  # one network: no interval
-    return sums_of(names, rows, groups, {"": FIGURES})
-
-
-def split_entry(split: str, scale: float = 1.0, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
-    parts = [split_sums(split, seed, scale) for seed in seeds]
-    sums = pooled(parts)
-    figures = {"nll": [1.7, 1.6, 1.8], "accuracy": [0.4, 0.3, 0.5]}
-    student = {**figures, "kl": [0.2, 0.1, 0.3], "agreement": [0.6, 0.5, 0.7]}
-    return {
-        "scenes": 96, "networks": 8, "decision_scenes": 64, "known_scenes": 64, "unscored": {},
-        "rows": {name: means(sums, name) for name in LEVELS},
-        "differences": {f"{a}-{b}": differences(sums, a, b) for a, b in PAIRS},
-        "retention": {name: retention(sums, name) for name in ("student", ROWS[-1])},
-        "tokens": {"student": student, ROWS[-1]: student, "teacher": figures},
-        "sums": [part.to_json() for part in parts],
-    }  # fmt: skip
-
-
-def cost(factor: float) -> dict[str, float]:
-    return {
-        "parameters": int(1e6 * factor), "flops": 2e9 * factor, "cpu_ms": 20.0 * factor,
-        "to_host": factor, "peak_mib": 30.0 * factor,
-    }  # fmt: skip
-
-
-def distill_document(scale: float = 1.0, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
-    """Return a result of distill evaluate on test and longtail."""
-    splits = {name: split_entry(name, scale, seeds) for name in ("test", "longtail")}
-    plan = [[float(2 * step), 0.1 * step, 0.0] for step in range(1, 9)]
-    return {
-        "distilled": "nano", "teacher": "nano-77aa", "teacher_run": "nano-s0",
-        "regime": {"max_shards": 120, "labelled_share": 1.0},
-        "codebook": "nano-0123", "passes": 40000, "seeds": [*seeds], "contenders": ROWS,
-        "identity": {
-            "host": HOST_ID, "bundle_sha256": "b0" * 32, "recipe": "nano", "passes": 40000,
-            "recipes": {"nano": "aaaa", "nano_no_kl": "bbbb"}, "seed": [*seeds],
-            "world": "w" * 16, "scoring": "s" * 16, "distill": "e" * 16, "training": "7" * 16,
-            "commit": "c0ffee" * 6,
-            "data": {name: {"content_sha256": "t" * 64} for name in splits},
-        },
-        "gates": {"host": [0.0, 0.0], "student": [0.21, 0.24]},
-        "goals": {name: goals(entry) for name, entry in splits.items()},
-        "costs": {
-            "scene": "test-0000-00/1", "machine": "x86_64", "threads": 1, "calls": 31,
-            "teacher_precision": "bf16", "order": "in any order",
-            "rows": {
-                "host": cost(1.0), "free_queries": cost(1.1), "teacher": cost(6.0),
-                "student": cost(1.2), ROWS[-1]: cost(1.2), "teacher_answer": cost(5.0),
-            },
-            "teacher_by_student": {"cpu": 4.2, "flops": 4.1},
-            "pinned": {
-                "recipe": "base", "system_shape": "3x256x512", "teacher_shape": "3x252x504",
-                "system_flops": 6.5e10, "teacher_flops": 5.6e12, "ratio": 86.2,
-            },
-        },
-        "examples": {
-            "rule": "the largest gain of every event",
-            "scenes": [
-                {
-                    "split": "longtail", "token": f"longtail-0000-00/{index}", "tag": "cut_in",
-                    "shard_sha256": "5" * 64, "seed": 0, "driven": plan,
-                    "pdms": {"host": 0.0, "teacher": 1.0, "student": 0.9},
-                    "plans": dict.fromkeys(("host", "teacher", "student"), plan),
-                }
-                for index in range(3)
-            ],
-        },
-        "splits": splits,
-    }  # fmt: skip
-
-
-@pytest.fixture
-def now(present: Present) -> Present:
-    return replace(
-        present, bundle_sha256="b0" * 32, distill_code={"distill": "e" * 16}, commit="d00d" * 9,
-        contender_code={"training": "7" * 16},
-        recipes={"distill": {"nano": "aaaa", "nano_no_kl": "bbbb"}},
-    )  # fmt: skip
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    folder = tmp_path / "results"
-    folder.mkdir()
-    (folder / "distill_nano.json").write_text(json.dumps(distill_document()))
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def no_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATENTVLA_DATA", str(tmp_path / "data"))
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the figure out where the text alone is looked at."""
-    monkeypatch.setattr("latentvla_training.report.document.draw_distill_figure", lambda *_: False)
-
-
-def told(folder: Path, present: Present, title: str = "Distillation") -> str:
-    write_report(folder, folder.parent / "results.md", present)
-    return section((folder.parent / "results.md").read_text(), title)
+pytestmark = pytest.mark.usefixtures("no_scenes")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -254,21 +124,6 @@ def test_rows_goals_ablations_tags_and_costs(results: Path, now: Present) -> Non
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_goals_that_are_missed_are_said_to_be(results: Path, now: Present) -> None:
-    (results / "distill_nano.json").write_text(json.dumps(distill_document(scale=-0.2)))
-    lines = [line for line in told(results, now).splitlines() if line.startswith("- The ")]
-    assert "interval and all on longtail, not less on test: **missed** (longtail" in lines[0]
-    assert "gain, longtail: **not measured** (the teacher's gain, longtail" in lines[2]
-    assert "12 free queries, interval and all, test: **missed**" in lines[3]
-    assert "No share of the teacher's gain is reported" in told(results, now)
-    only = distill_document()
-    del only["splits"]["test"]
-    (results / "distill_nano.json").write_text(json.dumps(only))
-    first = next(line for line in told(results, now).splitlines() if "online adds" in line)
-    assert "**not measured** (longtail +6." in first  # half a goal is none
-
-
-@pytest.mark.usefixtures("undrawn")
 def test_every_difference_is_shown_by_seed_with_its_spread(results: Path, now: Present) -> None:
     text = told(results, now)
     assert "All seeds of a file go on from one trunk" in text and "is a lower bound" in text
@@ -294,76 +149,6 @@ def test_sums_are_one_for_each_seed(results: Path, now: Present) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(ContractError, match=r"test\.sums: found 2, expected 3, one for each seed"):
         read_result(path, now)
-
-
-def swayed(share: float, by: float = 0.0) -> dict[str, Any]:
-    """Return a result whose student keeps a share of the gain, ``by`` more or less by network."""
-    document = distill_document()
-    for found in document["splits"].values():
-        for part in found["sums"]:
-            sums = part["groups"]["all"]["pdms"]
-            gains = np.subtract(sums["teacher"], sums["host"])
-            kept = share + by * np.resize([1.0, -1.0], len(gains))
-            sums["student"] = (np.array(sums["host"]) + kept * gains).tolist()
-        sums = pooled([sums_from_json(part) for part in found["sums"]])
-        found["retention"] = {"student": retention(sums, "student")}
-    return document
-
-
-@pytest.mark.parametrize(
-    ("share", "by", "kept", "stretch"),
-    [
-        (0.95, 0.0, "met", "met"),
-        (0.7, 0.02, "met", "missed"),
-        (0.7, 0.6, "point estimate above 60 %, not shown", "missed"),
-        (1.0, 0.6, "point estimate above 60 %, not shown", "point estimate above 90 %, not shown"),
-        (0.5, 0.0, "missed", "missed"),
-    ],
-)
-def test_a_share_is_kept_where_the_whole_interval_says_so(
-    share: float, by: float, kept: str, stretch: str
-) -> None:
-    lines = [line for line in goal_lines(swayed(share, by)) if "keeps at least" in line]
-    assert len(lines) == 2
-    for line in lines:
-        assert f": **{kept}** ({100 * share:.0f} %; the student's gain" in line
-        assert line.endswith(f", {stretch}; the paper kept 57 %).")
-
-
-@pytest.mark.parametrize(("seeds", "said"), [((0,), "one seed"), ((0, 1), "two seeds")])
-def test_nothing_is_claimed_of_fewer_than_three_seeds(seeds: Sequence[int], said: str) -> None:
-    lines = goal_lines(distill_document(seeds=seeds))
-    for line in lines[:-1]:
-        assert f": **{said}: no claim** (" in line
-        assert "**met**" not in line and "missed" not in line
-    assert "**met** (86.2 counted" in lines[-1]  # of which seeds say nothing
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_the_goal_is_answered_by_regime_from_fresh_results_alone(
-    results: Path, now: Present
-) -> None:
-    def answers() -> list[str]:
-        return [line for line in told(results, now).splitlines() if line.startswith("- `")][:3]
-
-    full, maps, odometry = answers()
-    assert full.startswith("- `full` (labels and odometry of all drives): **yes**; ")
-    assert "`distill_nano.json` met (longtail +6." in full
-    assert maps == "- `scarce_maps` (labels of few drives): **no result**."
-    scarce = distill_document(scale=-0.2)
-    scarce["regime"]["labelled_share"] = 0.1
-    (results / "distill_maps.json").write_text(json.dumps(scarce))
-    scarce["regime"]["odometry_share"] = 0.1
-    scarce["identity"]["distill"] = "0lder"
-    (results / "distill_odometry.json").write_text(json.dumps(scarce))
-    worse = distill_document(scale=-0.2)
-    (results / "distill_worse.json").write_text(json.dumps(worse))
-    (results / "distill_alone.json").write_text(json.dumps(distill_document(seeds=(0,))))
-    full, maps, odometry = answers()
-    assert "**in 1 of 2 comparisons**" in full and "`distill_worse.json` missed (" in full
-    assert "`distill_alone.json` one seed: no claim (longtail" in full
-    assert "**no**; `distill_maps.json` missed (longtail -1." in maps
-    assert odometry.endswith("**no fresh result**; stale and not counted: `distill_odometry.json`.")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -573,61 +358,6 @@ def test_the_figure_is_drawn_with_scenes_and_says_where_they_are_not(
     assert len(picture.read_bytes()) > len(without)
     (results / "distill_nano.json").unlink()
     assert "![" not in told(results, now) and not picture.exists()
-
-
-def teacher_file(folder: Path, name: str, seed: int, **changed: Any) -> None:
-    rng = np.random.default_rng(seed)
-    networks = np.repeat([f"test-{index:04d}" for index in range(4)], 10)
-    codes = rng.integers(0, 16, (40, 12)).astype(np.int8)
-    rows: dict[str, dict[str, Any]] = {}
-    chances = {}
-    known = {"teacher": 3.0, "ego_mlp": 1.0, "unigram": 0.0, "previous_token": 0.5}
-    for kind, strength in {**known, "ego_mlp_previous": 2.95}.items():
-        logits = strength * np.eye(16)[codes] + rng.normal(0.0, 0.3, (40, 12, 16))
-        chances[kind] = (logits - np.log(np.exp(logits).sum(2, keepdims=True))).astype(np.float32)
-        rows[kind] = code_figures(chances[kind], codes)
-        own = code_figures(chances[kind], codes, by_place=False)
-        rows[kind] |= {f"own_{figure}": value for figure, value in own.items()}
-    calibration = calibrate(networks, chances["teacher"], codes)
-    about = {
-        "teacher_id": f"nano-{seed}", "codebook_id": "nano-0123", "scenes_id": "5" * 16,
-        "recipe": "nano", "seed": seed, "passes": 16000, "scenes": 40, **changed,
-    }  # fmt: skip
-    result = SeedResult(about, sums_of(networks, rows, {}, {}), calibration, calibration)
-    write_document({f"nano-s{seed}": result}, "test", folder / name)
-
-
-def test_teachers_of_one_recipe_are_pooled_and_others_stand_apart(
-    tmp_path: Path, present: Present
-) -> None:
-    folder = tmp_path / "results"
-    folder.mkdir()
-    teacher_file(folder, "teacher_test.json", 0)
-    teacher_file(folder, "teacher_test_s1.json", 1)
-    teacher_file(folder, "teacher_other.json", 2, codebook_id="other-9")
-    text = told(folder, present, "What the teacher knows")
-    assert text.count("### Teacher nano on test") == 2 and "1 seed(s) (nano-s2)" in text
-    assert "2 seed(s) (nano-s0, nano-s1), 40 Scenes of 4 networks" in text
-    assert "--runs nano-s1 --split test --json docs/results/teacher_test_s1.json" in text
-    assert "Beats ego state and command (MLP) by 0.1 nat: **yes**" in text
-    assert "true codes before (MLP) by 0.1 nat, not asked for: **no**" in text
-    stale = replace(present, scenes_ids={"test": "9" * 16})
-    assert "### Teacher nano on test †" in told(folder, stale, "What the teacher knows")
-    read = read_result(folder / "teacher_test.json", stale)
-    assert read.stale == ("scenes 5555555555555555, now 9999999999999999",)
-    other = replace(present, codebooks={"nano": "nano-9"}, recipes={"teacher": {"nano": "now"}})
-    (why,) = read_result(folder / "teacher_test.json", other).stale
-    assert why == "codebook nano-0123, now nano-9"  # it says no settings
-    teacher_file(folder, "teacher_test.json", 0, recipes={"nano": "then"})
-    assert "recipe nano then, now now" in read_result(folder / "teacher_test.json", other).stale
-    teacher_file(folder, "teacher_test.json", 0, passes="many")
-    read_all = write_report(folder, tmp_path / "results.md", present)
-    assert "passes" in read_all.refused["teacher_test.json"]
-
-
-def test_shipped_results_of_teachers_are_read() -> None:
-    for name in ("teacher_test.json", "teacher_test_s1.json"):
-        assert read_result(Places().results / name, Present()).kind is Kind.TEACHER
 
 
 def test_status_lists_both(results: Path, tmp_path: Path) -> None:

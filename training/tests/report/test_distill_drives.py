@@ -15,8 +15,8 @@ from latentvla_training.report.pooling import split_results
 from latentvla_training.report.present import Present
 from latentvla_training.report.result_files import Kind, Results, read_results
 
-from .test_distill import HOST_ID, distill_document, now  # noqa: F401
-from .test_document import row
+from .distill_documents import HOST_ID, distill_document
+from .reading import row
 
 CODE = {"distill": "e" * 16, "training": "7" * 16, "driving": "v" * 16}
 
@@ -39,7 +39,7 @@ def write(tmp_path: Path, closed_loop: Callable[..., dict[str, Any]]) -> Callabl
 
 
 @pytest.fixture
-def read(tmp_path: Path, now: Present) -> Callable[[], Results]:  # noqa: F811
+def read(tmp_path: Path, now: Present) -> Callable[[], Results]:
     present = replace(now, driving_code={"driving": CODE["driving"]})
     return lambda: read_results(tmp_path, present)
 

@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from latentvla_training.planner import evaluation
 from latentvla_training.report import present as present_now
 from latentvla_training.report import result_files
 from latentvla_training.report.document import write_report
 from latentvla_training.report.identity import different
-from latentvla_training.report.network_sums import sums_of
 from latentvla_training.report.places import Places
 from latentvla_training.report.present import Present
 from latentvla_training.report.result_files import Kind, read_result
@@ -23,30 +21,10 @@ from latentvla_training.report.result_files import Kind, read_result
 from latentvla_ros.contract import ContractError
 from latentvla_ros.runtime.bundle import BundleError, load_bundle
 
+from .oracle_documents import oracle_document
+from .reading import change, row, section, written
+
 Document = Callable[..., dict[str, Any]]
-
-
-def written(folder: Path, present: Present) -> str:
-    out = folder.parent / "results.md"
-    write_report(folder, out, present)
-    return out.read_text()
-
-
-def section(text: str, title: str) -> str:
-    """Return the part of the report under a heading."""
-    return text.partition(f"## {title}")[2].partition("\n## ")[0]
-
-
-def row(text: str, name: str) -> list[str]:
-    """Return the cells of the first row of a table that begins so."""
-    line = next(line for line in text.splitlines() if line.startswith(f"| {name}"))
-    return [cell.strip() for cell in line.strip("|").split("|")]
-
-
-def change(path: Path, **changes: Any) -> None:
-    document = json.loads(path.read_text())
-    document["identity"].update(changes)
-    path.write_text(json.dumps(document))
 
 
 def test_rows_seeds_intervals_and_closed_loop_are_in_the_report(
@@ -148,107 +126,6 @@ def test_damaged_files_and_other_schemas_are_refused_by_name(
     assert "latentvla open loop 9" in results.refused["later.json"]
     assert "routes[0].name: found None" in results.refused["drive_bad.json"]
     assert "No result yet" in section((folder.parent / "results.md").read_text(), "A kind of")
-
-
-def oracle_document() -> dict[str, Any]:
-    """Return a result of oracle-codes whose true codes beat two of three controls on test."""
-    row = {"pdms": [0.9, 0.85, 0.95], "ade": [0.5, 0.4, 0.6]}
-    gains = {"host": 0.01, "free_queries": 0.02, "shuffled_codes": -0.01}
-    return {
-        "codebook": "nano-0123", "recipe": "nano", "passes": 8000, "seeds": [0, 1],
-        "identity": {
-            "host": "nano-3-0123456789abcdef", "bundle_sha256": "b0" * 32, "world": "w" * 16,
-            "scoring": "s" * 16, "recipes": {"nano": "0racle"}, "commit": "c0ffee" * 6,
-            "data": {"test": {"content_sha256": "t" * 64}},
-        },
-        "gate_opened": {"oracle_codes": [0.3, 0.2]},
-        "verdict": {
-            "passed": False, "figure": "pdms", "beaten": {"test": ["host", "free_queries"]},
-        },
-        "splits": {
-            "test": {
-                "scenes": 12, "networks": 3, "rows": {"host": row, "oracle_codes": row},
-                "differences": {
-                    f"oracle_codes-{other}": {"pdms": [low + 0.02, low, low + 0.04]}
-                    for other, low in gains.items()
-                },
-            }
-        },
-    }  # fmt: skip
-
-
-def test_the_gate_of_the_codes_is_told_with_its_verdict(folder: Path, present: Present) -> None:
-    (folder / "oracle.json").write_text(json.dumps(oracle_document()))
-    text = section(written(folder, present), "Oracle codes")
-    assert "`oracle.json`, codes of `nano-0123`, 8000 passes a row, seeds 0, 1: Gate failed" in text
-    assert "oracle-codes --codes data/codes/nano-0123 --seeds 0 1 --json docs/results/o" in text
-    assert "test: beats host, trained on, host + 12 free queries" in text
-    assert row(text, "host + the true codes")[1:4] == [
-        "90.0 [85.0, 95.0]",
-        "-",
-        "0.500 [0.400, 0.600]",
-    ]
-    assert row(text, "true codes minus host, trained on")[1] == "**+3.0 [+1.0, +5.0]**"
-    assert row(text, "true codes minus host + codes of")[1] == "+1.0 [-1.0, +3.0]"
-    assert "†" not in text
-    changed = replace(present, scenes={"test": "0" * 64})
-    text = section(written(folder, changed), "Oracle codes")
-    assert "`oracle.json` †" in text and row(text, "host + the true codes (diagnostic) †")
-    assert row(text, "true codes minus host, trained on †")
-
-
-@pytest.mark.parametrize(
-    ("place", "wrong"),
-    [
-        (("splits", "test", "rows"), []),
-        (("splits", "test", "rows", "host"), 1),
-        (("splits", "test", "rows", "host", "pdms"), [0.1, 0.2]),
-        (("splits", "test", "differences", "oracle_codes-host", "pdms"), [0.1, True, 0.2]),
-        (("splits", "test", "scenes"), "many"),
-        (("verdict", "beaten", "test"), "host"),
-        (("identity", "data"), None),
-        (("identity", "data", "test"), 1),
-    ],
-)
-def test_a_gate_with_a_wrong_entry_is_refused(
-    folder: Path, present: Present, place: tuple[str, ...], wrong: Any
-) -> None:
-    document = found = oracle_document()
-    for name in place[:-1]:
-        found = found[name]
-    found[place[-1]] = wrong
-    (folder / "oracle.json").write_text(json.dumps(document))
-    results = write_report(folder, folder.parent / "results.md", present)
-    assert place[-1] in results.refused["oracle.json"]
-
-
-def test_the_gate_shows_every_seed_where_it_kept_them(folder: Path, present: Present) -> None:
-    document = oracle_document()
-    names = np.array(["test-0000", "test-0000", "test-0001"])
-    parts = [
-        sums_of(
-            names,
-            {
-                row: {"pdms": np.full(3, level), "ade": np.full(3, 1.0 - level)}
-                for row, level in (("host", 0.7), ("oracle_codes", gain))
-            },
-            {},
-            {},
-        )
-        for gain in (0.75, 0.79)
-    ]
-    document["splits"]["test"]["sums"] = [part.to_json() for part in parts]
-    path = folder / "oracle.json"
-    path.write_text(json.dumps(document))
-    text = section(written(folder, present), "Oracle codes")
-    table = text.partition("| seed by seed (0, 1; ± standard deviation) |")[2]
-    cells = row(table, "true codes minus host, trained on")
-    assert cells[1:] == ["+5.0, +9.0 (± 2.8)", "-", "-0.050, -0.090 (± 0.028)", "-", "-"]
-    assert row(table, "true codes minus host + codes of")[1:] == ["-"] * 5  # not in the sums
-    document["splits"]["test"]["sums"].pop()
-    path.write_text(json.dumps(document))
-    with pytest.raises(ContractError, match=r"test\.sums: found 1, expected 2, one for each seed"):
-        read_result(path, present)
 
 
 def test_notes_say_which_comparisons_that_they_quote_are_stale(
@@ -436,26 +313,6 @@ def test_a_result_that_lost_what_it_hangs_on_is_stale(
     (why,) = read_result(folder / "test_s0.json", present).stale
     said = "Scenes of test" if lost == "data" else lost
     assert why.startswith(f"does not say by which {said} it was made (now ")
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"contender_code": {"training": "0ther"}}, "does not say by which training it was made"),
-        ({"recipes": {"oracle_codes": {"nano": "0ther"}}}, "recipe nano 0racle, now 0ther"),
-        ({"codebooks": {"nano": "nano-9"}}, "codebook nano-0123, now nano-9"),
-        ({"bundle_sha256": "f" * 64}, "bundle of host nano-3-0123456789abcdef b0b0b0b0b0b0, now"),
-    ],
-)
-def test_a_gate_of_other_code_settings_codebook_or_host_is_stale(
-    folder: Path, present: Present, changed: dict[str, Any], said: str
-) -> None:
-    path = folder / "oracle.json"
-    path.write_text(json.dumps(oracle_document()))
-    assert not read_result(path, present).stale
-    assert read_result(path, replace(present, **changed)).stale[0].startswith(said)
-    same = replace(present, bundle_sha256="f" * 64, bundle_host="nano-3-0123456789abcdef")
-    assert not read_result(path, replace(same, codebooks={"other": "other-9"})).stale
 
 
 def test_another_bundle_and_codebook_may_be_the_present_ones(
