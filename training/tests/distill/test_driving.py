@@ -15,7 +15,7 @@ import torch
 from latentvla_training.closed_loop import routes
 from latentvla_training.closed_loop.bundle_driver import BundleDriver
 from latentvla_training.data.shards import load_split
-from latentvla_training.distill import driving
+from latentvla_training.distill import driving, online_teacher
 from latentvla_training.distill.driving import (
     ContenderDriver,
     Finished,
@@ -182,8 +182,8 @@ def test_the_teacher_is_told_no_later_frame_and_no_code(
         told.append(set(batch))
         return real(teacher, batch)
 
-    real = driving.answer
-    monkeypatch.setattr(driving, "answer", answer)
+    real = online_teacher.answer
+    monkeypatch.setattr(online_teacher, "answer", answer)
     driver = ContenderDriver(finished)
     for name in ("load_codes", "load_split", "load_teacher"):
         monkeypatch.setattr(driving, name, None)  # nothing is read any more
