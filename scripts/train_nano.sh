@@ -29,9 +29,15 @@ done
 for split in test longtail ood; do
     "$train" world gates --split "$split" --json "$results/gates_$split.json" || true # a missed gate is reported
     for driver in constant_velocity ego_status_mlp blank_images bundle expert; do
-        "$train" drive --driver "$driver" --bundle "$made/nano_s0" --baselines "$made/baselines_s0" --split "$split" \
-            --routes 12 --json "$results/drive_${split}_$driver.json"
+        case $driver in # the others take no baselines
+            ego_status_mlp | blank_images) made_here="--baselines $made/baselines_s0" ;;
+            bundle) made_here="--bundle $made/nano_s0" ;;
+            *) made_here="" ;;
+        esac
+        # shellcheck disable=SC2086 # two words or none
+        "$train" drive --driver "$driver" $made_here --split "$split" --routes 12 \
+            --json "$results/drive_${split}_$driver.json"
     done
 done
 "$train" probe-lights --bundle "$made/nano_s0" --json "$results/lights.json" || true
-"$train" report --results "$results" --out "$made/results.md"
+"$train" report --bundle "$made/nano_s0" --results "$results" --out "$made/results.md"

@@ -16,6 +16,7 @@ from latentvla_training.closed_loop.commands import Drive
 from latentvla_training.data.commands import Bag, World
 from latentvla_training.distill.commands import Distill
 from latentvla_training.engine.launch import leave_group
+from latentvla_training.engine.run_folder import run_folder
 from latentvla_training.latent_action.commands import Codebook
 from latentvla_training.pipeline.commands import All
 from latentvla_training.planner.commands import (
@@ -27,11 +28,6 @@ from latentvla_training.planner.commands import (
 from latentvla_training.report.commands import Report, Status
 from latentvla_training.report.scoring_commands import BenchScoring, ScoreVectors
 from latentvla_training.teacher.commands import Teacher
-
-
-def runs_folder() -> Path:
-    """Return ``<repo>/runs``, where runs go by name."""
-    return Path(__file__).resolve().parents[2] / "runs"
 
 
 @dataclass(frozen=True)
@@ -72,12 +68,6 @@ class Train:
 
         train_planner(recipe, folder)
         return 0
-
-
-def run_folder(name_or_path: str) -> Path:
-    """Return the folder of a run given by name or path."""
-    path = Path(name_or_path)
-    return path if path.name != name_or_path else runs_folder() / name_or_path
 
 
 @dataclass(frozen=True)
@@ -123,6 +113,8 @@ class Export:
     """Of the bundle: its id is NAME-REVISION."""
     out: Path | None = None
     """Folder of the bundle; by default it goes among those that ship."""
+    replace: bool = False
+    """Take the place of a bundle that ships."""
     random: bool = False
     """Random weights instead of a run; needs --out."""
     cameras: int = 3
@@ -146,9 +138,12 @@ class Export:
             views += (View("front", -0.5),) if self.past else ()
             print(write_random_bundle(self.out, slots, views, self.width, self.height))
             return 0
-        from latentvla_training.planner.release import export_run
+        from latentvla_training.planner.release import export_run, shipped
+        from latentvla_training.report.shipped import check_replaced
 
-        print(export_run(run_folder(self.run), self.name, self.out, revision=self.revision))
+        folder = self.out or shipped(self.name)
+        check_replaced(folder, self.replace)
+        print(export_run(run_folder(self.run), self.name, folder, revision=self.revision))
         return 0
 
 
@@ -159,14 +154,20 @@ class ReleaseBaselines:
     blank_run: str = "nano_blank"
     """Name of the run below runs/, or a folder."""
     out: Path | None = None
-    """Folder of the two; by default they replace those that ship."""
+    """Folder of the two; by default they go where those that ship are."""
+    replace: bool = False
+    """Take the place of those that ship."""
     seed: int | None = None
     """Of the ego-status net; that of the run by default."""
 
     def __call__(self) -> int:
         from latentvla_training.planner.release import release_baselines
+        from latentvla_training.planner.released import released_folder
+        from latentvla_training.report.shipped import check_replaced
 
-        print(release_baselines(run_folder(self.blank_run), self.out, self.seed))
+        folder = self.out or released_folder()
+        check_replaced(folder, self.replace)
+        print(release_baselines(run_folder(self.blank_run), folder, self.seed))
         return 0
 
 

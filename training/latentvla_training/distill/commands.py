@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from latentvla_ros.contract import ContractError
+from latentvla_training.engine.run_folder import RUNS, run_folder
+from latentvla_training.planner.commands import load_host
 
-if TYPE_CHECKING:
-    from latentvla_training.planner.hosts import Host
-
-#: The checkout's folders of runs and of comparisons.
-_RUNS = Path(__file__).resolve().parents[3] / "runs"
-_FOLDER = _RUNS / "distill"
+#: The checkout's folder of comparisons.
+_FOLDER = RUNS / "distill"
 
 Name = Literal["host", "free_queries", "teacher", "student", "pseudo_trajectories"]
-
-
-def _below(folder: Path, name_or_path: str) -> Path:
-    path = Path(name_or_path)
-    return path if path.name != name_or_path else folder / name_or_path
-
-
-def _host(bundle: str, run: str) -> Host:
-    from latentvla_training.planner.hosts import bundle_host, run_host
-    from latentvla_training.planner.release import views_shown
-
-    if not run:
-        return bundle_host(bundle)
-    host = run_host(_below(_RUNS, run))
-    return replace(host, views=views_shown(host.data.train_split))
 
 
 def _as_given(name_or_path: str) -> str:
     """Return a name or a path for a result, which says nothing of where its machine keeps files."""
     path = Path(name_or_path)
     return path.name if path.is_absolute() else name_or_path
+
+
+def _asked(bundle: str, host_run: str, run: str) -> dict[str, str]:
+    """Return by which options a result's host and runs were named."""
+    return {
+        "bundle": "" if host_run else _as_given(bundle),
+        "host_run": _as_given(host_run),
+        "run": _as_given(run),
+    }
 
 
 @dataclass(frozen=True)
@@ -80,14 +72,16 @@ class DistillTrain:
         if self.processes < 1:
             raise ContractError("--processes", self.processes, "at least 1")
         recipe = load_distill_recipe(self.recipe)
-        host = _host(self.bundle, self.host_run)  # what is wrong is said before a process starts
+        host = load_host(
+            self.bundle, self.host_run
+        )  # what is wrong is said before a process starts
         for split in (recipe.heads.data.train_split, recipe.heads.data.val_split):
             split_shards(split)
         if needs_launch(self.processes):
             return launch(sys.argv[1:], self.processes)
         from latentvla_training.distill.evaluation import train_all
 
-        folder = _below(_FOLDER, self.run or recipe.family)
+        folder = run_folder(self.run or recipe.family, _FOLDER)
         train_all(
             host,
             recipe,
@@ -142,21 +136,17 @@ class DistillEvaluate:
         for split in self.splits:
             split_shards(split)
         result = evaluate(
-            _host(self.bundle, self.host_run),
+            load_host(self.bundle, self.host_run),
             recipe,
             self.codes,
             self.teacher,
-            _below(_FOLDER, self.run or recipe.family),
+            run_folder(self.run or recipe.family, _FOLDER),
             variants,
             self.seeds,
             self.splits,
             self.json,
             self.cache,
-            asked={
-                "bundle": "" if self.host_run else _as_given(self.bundle),
-                "host_run": _as_given(self.host_run),
-                "run": _as_given(self.run),
-            },
+            asked=_asked(self.bundle, self.host_run, self.run),
         )
         print_result(result)
         return 0
@@ -220,8 +210,8 @@ class DistillDrive:
         check_seeds(self.seeds)
         places = self._places()
         recipe, settings = load_distill_recipe(self.recipe), RouteSettings()
-        host = _host(self.bundle, self.host_run)
-        folder = _below(_FOLDER, self.run or recipe.family)
+        host = load_host(self.bundle, self.host_run)
+        folder = run_folder(self.run or recipe.family, _FOLDER)
         drivers = {  # what is wrong with one is said before any drives
             seed: load_finished(
                 self.contenders, host, recipe, self.codes, self.teacher, folder, seed
@@ -238,7 +228,8 @@ class DistillDrive:
                 place = places[finished.contender, seed]
                 if place is not None:
                     about = document_of(finished, self.split, settings, self.teacher)
-                    write_result(place, result, about)
+                    asked = _asked(self.bundle, self.host_run, self.run)
+                    write_result(place, result, about | {"asked": asked})
                 driven &= bool(result.rows)
         return 0 if driven else 1
 
@@ -278,6 +269,8 @@ class DistillExport:
     """Of the bundle: its id is NAME-REVISION."""
     out: Path | None = None
     """Folder of the bundle; by default it goes among those that ship."""
+    replace: bool = False
+    """Take the place of a bundle that ships."""
     codes: Path | None = None
     """Folder with names.json of latentvla-train codebook encode; by default the codebook's own, or
     the names in a codebook that ships."""
@@ -287,10 +280,13 @@ class DistillExport:
 
     def __call__(self) -> int:
         from latentvla_training.distill.export import export_student
+        from latentvla_training.planner.release import shipped
+        from latentvla_training.report.shipped import check_replaced
 
         place = Path(self.run)
         place = place if place.is_dir() else _FOLDER / self.run
-        name, revision, out = self.name, self.revision, self.out
+        name, revision, out = self.name, self.revision, self.out or shipped(self.name)
+        check_replaced(out, self.replace)
         print(export_student(place, name, revision, out, codes=self.codes, result=self.result))
         return 0
 

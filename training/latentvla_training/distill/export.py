@@ -153,5 +153,5 @@ def export_student(
     names = None if found is None else found.names
     parity = export_planner(planner, f"{name}-{revision}", made, where, split, codebook, names)
     for of_split, figures in metrics.items():
-        record_metrics(str(where), of_split, figures)
+        record_metrics(str(where.resolve()), of_split, figures)
     return parity

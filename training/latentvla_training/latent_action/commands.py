@@ -10,19 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from latentvla_ros.contract import ContractError
+from latentvla_training.engine.run_folder import RUNS, run_folder
 
 if TYPE_CHECKING:
     from latentvla_training.latent_action.codebook import Codebook as LoadedCodebook
 
 #: The checkout's folder of codebook runs.
-_RUNS = Path(__file__).resolve().parents[3] / "runs" / "codebook"
+_RUNS = RUNS / "codebook"
 _DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "latent_actions.md"
-
-
-def run_folder(name_or_path: str) -> Path:
-    """Return the folder of a codebook's run given by name or path."""
-    path = Path(name_or_path)
-    return path if path.name != name_or_path else _RUNS / name_or_path
 
 
 def _said_of_released(name: str, codebook: LoadedCodebook) -> str:
@@ -92,13 +87,13 @@ class Train:
             recipe = replace(recipe, seed=self.seed)
         for split in (recipe.data.train_split, recipe.data.val_split):
             split_shards(split)  # what is wrong is said once, before processes start
-        folder = run_folder(self.run or f"{recipe.name}-s{recipe.seed}")
+        folder = run_folder(self.run or f"{recipe.name}-s{recipe.seed}", _RUNS)
         check_folder(folder, recipe)
         if needs_launch(self.processes):
             return launch(sys.argv[1:], self.processes)
         from latentvla_training.latent_action.training import CodebookTraining
 
-        stages_of = run_folder(self.stages_of) if self.stages_of else None
+        stages_of = run_folder(self.stages_of, _RUNS) if self.stages_of else None
         if stages_of is not None and not stages_of.is_dir():
             raise FileNotFoundError(f"--stages-of: no run in {stages_of}")
         CodebookTraining(recipe, folder, stages_of=stages_of).run(self.controls)
@@ -125,7 +120,7 @@ class Release:
         from latentvla_training.latent_action.release import release_run
         from latentvla_training.report.shipped import check_replaced
 
-        run = run_folder(self.run)
+        run = run_folder(self.run, _RUNS)
         folder = self.out or released_folder() / run_recipe(run).name
         check_replaced(folder, self.replace)
         codebook = release_run(run, folder)
@@ -184,7 +179,7 @@ class Encode:
             raise ContractError("--one-stage", True, "--run, a run that was trained with controls")
         if self.run:
             load = load_one_stage if self.one_stage else load_run
-            codebook = load(run_folder(self.run))
+            codebook = load(run_folder(self.run, _RUNS))
         else:
             codebook = load_codebook(self.codebook)
         vocabulary_of(codebook)  # what no later work is made for is said before all else
@@ -193,7 +188,7 @@ class Encode:
         if needs_launch(1):
             return launch(sys.argv[1:], 1)
         if self.run:
-            print(f"codebook {codebook.codebook_id}, of the run {run_folder(self.run)}")
+            print(f"codebook {codebook.codebook_id}, of the run {run_folder(self.run, _RUNS)}")
         else:
             print(_said_of_released(self.codebook, codebook))
         for split in self.split:
@@ -233,8 +228,8 @@ class Report:
 
         if self.train_shards < 1:
             raise ContractError("--train-shards", self.train_shards, "at least 1")
-        folders = [run_folder(name) for name in self.runs]
-        ablations = [run_folder(name) for name in self.ablations]
+        folders = [run_folder(name, _RUNS) for name in self.runs]
+        ablations = [run_folder(name, _RUNS) for name in self.ablations]
         for folder in (*folders, *ablations):
             run_recipe(folder)
         if needs_launch(1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -69,8 +70,8 @@ class All:
             console.width = max(console.width, 160)  # also where the output is a file
             print_plan(plan, listed(plan, stages), console)
             return 0
-        note_command(layout, self.recipe, self.bundle)
-        status = run_stages(plan, stages, self.past_gates or recipe.past_gates, console)
+        note = partial(note_command, layout, self.recipe, self.bundle)
+        status = run_stages(plan, stages, self.past_gates or recipe.past_gates, console, note)
         if status == 0 and stages[-1] in ("bundle", "report"):
             console.print(f"The bundle: {plan.final}", soft_wrap=True)
             for line in plan.verdict()[-1:]:

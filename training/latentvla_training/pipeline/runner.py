@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,11 +124,18 @@ def _found(step: Step) -> list[str]:
     return [] if step.found is None else step.found()
 
 
-def run_stages(plan: Plan, stages: Sequence[StageName], past_gates: bool, console: Console) -> int:
+def run_stages(
+    plan: Plan,
+    stages: Sequence[StageName],
+    past_gates: bool,
+    console: Console,
+    begin: Callable[[], None] | None = None,
+) -> int:
     """Run what is not done of some stages; returns the exit status.
 
     Args:
         past_gates: go on where a gate is missed.
+        begin: called once nothing is refused and no other whole run is under way in that place.
 
     Returns:
         0: all is done. 1: a folder holds something else, a command failed, or a gate is missed and
@@ -143,6 +150,8 @@ def run_stages(plan: Plan, stages: Sequence[StageName], past_gates: bool, consol
     left = [entry for entry in entries if not entry.done]
     missed: list[Gate] = []
     with alone(plan.layout.out), _Clock(console, [entry.step for entry in left]) as clock:
+        if begin is not None:
+            begin()
         for number, stage in enumerate(stages, start=1):
             steps = plan.steps(stage)
             for place, step in enumerate(steps, start=1):

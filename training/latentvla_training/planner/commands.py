@@ -11,12 +11,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from latentvla_ros.contract import ContractError
+from latentvla_training.engine.run_folder import RUNS, run_folder
 
 if TYPE_CHECKING:
     from latentvla_training.planner.hosts import Host
 
-#: The checkout's folder of runs.
-_RUNS = Path(__file__).resolve().parents[3] / "runs"
+_RUNS = RUNS
+
+
+def load_host(bundle: str, run: str) -> Host:
+    """Return the planner that comparisons go on from: of a bundle, or of a run where one is named.
+
+    Args:
+        bundle: name or path. run: name below runs/, or a folder; "" for the bundle.
+
+    Raises:
+        BundleError, ContractError, FileNotFoundError: see ``bundle_host`` and ``run_host``.
+    """
+    from latentvla_training.planner.hosts import bundle_host, run_host
+    from latentvla_training.planner.release import views_shown
+
+    if not run:
+        return bundle_host(bundle)
+    host = run_host(run_folder(run, _RUNS))
+    return replace(host, views=views_shown(host.data.train_split))
 
 
 @dataclass(frozen=True)
@@ -53,7 +71,9 @@ class OracleCodes:
         from latentvla_training.planner.oracle_codes import OracleRecipe
 
         recipe = load_record(OracleRecipe, self.recipe, "oracle_codes")
-        host = self._host()  # what is wrong is said before another process starts
+        host = load_host(
+            self.bundle, self.host_run
+        )  # what is wrong is said before another process starts
         for split in (recipe.data.train_split, recipe.data.val_split, *self.splits):
             split_shards(split)
         if self.codes != KINEMATIC and not Path(self.codes).is_dir():
@@ -62,15 +82,10 @@ class OracleCodes:
             return launch(sys.argv[1:], 1)
         from latentvla_training.planner.oracle_evaluation import run_gate
 
-        folder = _run_folder(self.run or f"oracle_{recipe.name}")
+        folder = run_folder(self.run or f"oracle_{recipe.name}", _RUNS)
         result = run_gate(host, recipe, self.codes, folder, self.seeds, self.splits, self.json)
         print_gate(result)
         return 0 if result["verdict"]["passed"] else 1
-
-    def _host(self) -> Host:
-        from latentvla_training.planner.hosts import bundle_host, run_host
-
-        return run_host(_run_folder(self.host_run)) if self.host_run else bundle_host(self.bundle)
 
 
 @dataclass(frozen=True)
@@ -140,7 +155,7 @@ class PretrainTrunk:
             split_shards(split)
         if needs_launch(self.processes):
             return launch(sys.argv[1:], self.processes)
-        folder = _run_folder(self.run or f"trunk_{recipe.name}")
+        folder = run_folder(self.run or f"trunk_{recipe.name}", _RUNS)
         pretrain_trunk(recipe, folder)
         print(f"{folder}: done")
         return 0
@@ -170,14 +185,11 @@ class PseudoOdometry:
             split_shards(split)
         if needs_launch(1):
             return launch(sys.argv[1:], 1)
-        net = train_motion_net(recipe, _run_folder(self.run or f"pseudo_odometry_{recipe.name}"))
+        net = train_motion_net(
+            recipe, run_folder(self.run or f"pseudo_odometry_{recipe.name}", _RUNS)
+        )
         print(say_motion_of_all(net, recipe))
         return 0
-
-
-def _run_folder(name_or_path: str) -> Path:
-    path = Path(name_or_path)
-    return path if path.name != name_or_path else _RUNS / name_or_path
 
 
 def print_gate(result: dict[str, Any]) -> None:

@@ -63,7 +63,8 @@ def drives_of_nothing(results: Results) -> list[str]:
             if _other(file, other) or file.split not in other.document["splits"]
         ]
         if len(reasons) == len(comparisons):
-            lines.append(f"Of no comparison here: `{file.name}` ({'; '.join(reasons)}).")
+            why = f" ({'; '.join(reasons)})" if reasons else ""
+            lines.append(f"Of no comparison here: `{file.name}`{why}.")
     return lines
 
 
@@ -105,9 +106,8 @@ def _skipped(files: Iterable[ResultFile]) -> dict[str, str]:
 
 def _command(file: ResultFile) -> str:
     found, identity = file.document, file.identity
-    host = ""
-    if identity.get("host_sha256") is None:  # <run>-step<N>-<hash of its weights>
-        host = f" --host-run {identity['host'].rpartition('-step')[0]}"
+    asked = {name: given for name, given in found["asked"].items() if given}
+    host = "".join(f" --{name.replace('_', '-')} {given}" for name, given in asked.items())
     teacher = found["teacher_run"] or '""'
     count = len(found["routes"]) + len(found.get("skipped") or {})
     return (

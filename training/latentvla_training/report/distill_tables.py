@@ -59,7 +59,7 @@ def distill_section(results: Results, splits: Sequence[SplitResults], picture: s
     files = results.of(Kind.DISTILL)
     if not files:
         how = "`latentvla-train distill evaluate --codes FOLDER --json docs/results/distill.json`"
-        return "\n\n".join([*parts, f"No result yet. {how}"])
+        return "\n\n".join([*parts, f"No result yet. {how}", *drives_of_nothing(results)])
     parts.append(
         "All rows below *host, as it was given* go on from that host on its frozen trunk, by the "
         "same settings, over the same scenes in the same order. In brackets the 95 % interval; "

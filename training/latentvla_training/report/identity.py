@@ -38,6 +38,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _OF_CONTENDERS = (
     "data/hidden.py", "engine/averaging.py", "engine/loop.py", "report/network_sums.py",
 )  # fmt: skip
+#: What contenders at the wheel hang on besides: the driver, and how the teacher is asked.
+_OF_DRIVING = (
+    "distill/driving.py", "teacher/cache.py", "teacher/decoding.py", "teacher/model.py",
+    "teacher/processor.py", "teacher/vlm.py",
+)  # fmt: skip
 
 
 def joined_hash(hashes: Mapping[str, str]) -> str:
@@ -66,8 +71,11 @@ def distill_identity() -> dict[str, str]:
 
 
 def driving_identity() -> dict[str, str]:
-    """Return a hash of the code that lets contenders drive, beside theirs and the closed loop's."""
-    return {"driving": files_hash([_PACKAGE / "distill" / "driving.py"])}
+    """Return a hash of the code that lets contenders drive, beside theirs and the closed loop's.
+
+    That of the teacher who answers as they drive is part of it.
+    """
+    return {"driving": files_hash([_PACKAGE / name for name in _OF_DRIVING])}
 
 
 def contender_identity() -> dict[str, str]:
@@ -126,9 +134,12 @@ def shipped_recipes() -> dict[str, dict[str, str]]:
 
 
 def teacher_recipe_hash(recipe: TeacherRecipe) -> str:
-    """Return the hash of a teacher's settings, whatever its seed and what a run has noted."""
+    """Return the hash of a teacher's settings, whatever its seed and what a run has noted.
+
+    A run notes its codebook, its Scenes and which teacher it went on from.
+    """
     run = replace(recipe.run, seed=0)
-    return settings_hash(replace(recipe, codebook="", scenes="", run=run))
+    return settings_hash(replace(recipe, codebook="", scenes="", start_from="", run=run))
 
 
 def recipe_of(codebook_id: str) -> str:

@@ -52,6 +52,7 @@ def with_scenes(present: Present, splits: list[SplitOnDisk]) -> Present:
         present,
         scenes={split.name: split.content_sha256 for split in scored},
         scenes_ids={split.name: split.scenes_id() for split in scored},
+        train=dict(sorted(next((s.hashes for s in splits if s.name == "train"), {}).items())),
     )
 
 

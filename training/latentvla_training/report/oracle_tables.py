@@ -84,9 +84,13 @@ def oracle_section(results: Results) -> str:
         codes = found["codebook"]
         where = "kinematic" if codes.startswith("kinematic-") else f"data/codes/{codes}"
         seeds = " ".join(str(seed) for seed in found["seeds"])
+        host = ""
+        if file.identity.get("bundle_sha256") is None:  # <run>-step<N>-<hash of its weights>
+            host = f" --host-run {file.identity['host'].rpartition('-step')[0]}"
         parts.append(
             md.code(
-                f"latentvla-train oracle-codes --codes {where} --seeds {seeds} "
+                f"latentvla-train oracle-codes --codes {where} --recipe {found['recipe']}{host} "
+                f"--seeds {seeds} --splits {' '.join(found['splits'])} "
                 f"--json docs/results/{file.name}"
             )
         )

@@ -6,13 +6,15 @@ Bundle and codebooks are those that ship, unless others are said to be the prese
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from latentvla_ros.contract import ContractError
 from latentvla_ros.runtime.bundle import BundleError, load_bundle, sha256_of
-from latentvla_training.data.shards import load_split
+from latentvla_training.data.shard_footer import shard_info
+from latentvla_training.data.shards import load_split, part_of
 from latentvla_training.latent_action.codes import scenes_identity
 from latentvla_training.report import identity
 from latentvla_training.report.places import Places, json_object
@@ -28,7 +30,8 @@ class Present:
     Attributes:
         code: hashes of the code that open-loop figures hang on (``identity.code_identity``).
         drive_code: those that closed-loop figures hang on.
-        scenes: hash of the Scenes that are here, by split.
+        scenes: hash of the Scenes that are here, by split. train: hashes of the shards to learn
+            from, by name, in order; a comparison reads a part of them.
         bundle_sha256: of the present bundle. released_sha256: of the manifest of the baselines
             that ship.
         bundle_host: identity of the host that the present bundle went on from, if any.
@@ -44,6 +47,7 @@ class Present:
     code: Mapping[str, Any] = field(default_factory=dict)
     drive_code: Mapping[str, Any] = field(default_factory=dict)
     scenes: Mapping[str, str | None] = field(default_factory=dict)
+    train: Mapping[str, str] = field(default_factory=dict)
     bundle_sha256: str | None = None
     released_sha256: str | None = None
     bundle_host: str | None = None
@@ -54,6 +58,16 @@ class Present:
     codebooks: Mapping[str, str] = field(default_factory=dict)
     scenes_ids: Mapping[str, str | None] = field(default_factory=dict)
     commit: str | None = None
+
+    def train_sha256(self, max_shards: int, odometry_share: float = 1.0) -> str | None:
+        """Return the hash of the part of the training Scenes that a recipe reads, see ``part_of``.
+
+        None where no training Scenes are here.
+        """
+        if not self.train:
+            return None
+        paths = part_of([Path(name) for name in self.train], max_shards, odometry_share)
+        return identity.joined_hash({path.name: self.train[path.name] for path in paths})
 
     def other_codebook(self, codebook_id: str) -> list[str]:
         """Say that a codebook is not the present one of its recipe, if there is one."""
@@ -92,7 +106,7 @@ class Present:
 
 def here() -> Present:
     """Return what results are compared with in this checkout: Scenes as ``evaluate`` reads them."""
-    scenes, scenes_ids = {}, {}
+    scenes, scenes_ids, train = {}, {}, {}
     for split in SPLITS:
         try:
             reader = load_split(split)
@@ -100,7 +114,10 @@ def here() -> Present:
             continue
         scenes[split] = str(identity.scenes_identity(reader.paths)["content_sha256"])
         scenes_ids[split] = scenes_identity(reader)
-    return replace(without_scenes(Places()), scenes=scenes, scenes_ids=scenes_ids)
+    with suppress(FileNotFoundError, ContractError):
+        shards = load_split("train").paths
+        train = {path.stem: shard_info(path).content_sha256 for path in shards}
+    return replace(without_scenes(Places()), scenes=scenes, scenes_ids=scenes_ids, train=train)
 
 
 def without_scenes(places: Places) -> Present:

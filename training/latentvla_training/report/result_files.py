@@ -239,7 +239,7 @@ _HEADS: dict[Kind, dict[str, Any]] = {
     Kind.CLOSED_LOOP: {"driver": str, "split": str, "routes": list, "summary": dict},
     Kind.DISTILL_DRIVE: {
         "contender": str, "driver": str, "split": str, "teacher_run": str, "routes": list,
-        "summary": dict, "identity": dict,
+        "summary": dict, "identity": dict, "asked": dict,
     },
     Kind.GATES: {
         "split": str, "scenes": int, "gates": dict, "means": dict, "missed": list, "failures": list,
@@ -312,6 +312,7 @@ def _stale_comparison(file: ResultFile, present: Present) -> list[str]:
     if stale:
         stale += different(found, {"commit": present.commit})
     stale += _other_scenes(found["data"], [*file.document["splits"]], present)
+    stale += _other_train(file, present)
     recipes = found.get("recipes") or {}
     name = found.get("recipe") if distilled else file.document["recipe"]
     if present.recipes and name not in recipes:
@@ -323,6 +324,17 @@ def _stale_comparison(file: ResultFile, present: Present) -> list[str]:
         own = {f"bundle of host {host}": found.get("bundle_sha256")}
         stale += different(own, dict.fromkeys(own, present.bundle_sha256))
     return stale
+
+
+def _other_train(file: ResultFile, present: Present) -> list[str]:
+    """Say whether a comparison learned from other Scenes than the part of them that is here."""
+    told = file.identity["data"].get("train")
+    if told is None:
+        return []
+    regime = file.document.get("regime") or {"max_shards": told.get("shards", 0)}
+    now = present.train_sha256(regime.get("max_shards", 0), regime.get("odometry_share", 1.0))
+    own = {"Scenes of train": told.get("content_sha256")}
+    return different(own, {"Scenes of train": now})
 
 
 def _other_scenes(

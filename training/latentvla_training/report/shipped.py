@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from latentvla_ros.contract import ContractError
+from latentvla_training.planner.released import MANIFEST as BASELINES
 from latentvla_training.report.places import Places, json_object
 
 _MANIFEST, _RECIPE = "manifest.json", "recipe.yaml"
@@ -18,24 +19,36 @@ def check_replaced(folder: Path, replace: bool, places: Places | None = None) ->
     Folders elsewhere belong to whoever names them: a command that is repeated writes them again.
 
     Args:
-        folder: where a codebook or a teacher goes. replace: whether it may take another's place.
+        folder: where a bundle, a codebook, a teacher or baselines go.
+        replace: whether it may take another's place.
 
     Raises:
         ContractError: one ships there; names it and what speaks it.
     """
     places = Places() if places is None else places
-    manifest = json_object(folder / _MANIFEST)
-    ships = folder.resolve().is_relative_to(places.released.resolve())
-    if replace or not manifest or not ships:
+    whole = folder.resolve()
+    if whole == places.released.resolve() and (whole / BASELINES).is_file():
+        said = "the baselines"
+    elif manifest := json_object(whole / _MANIFEST):
+        said = identity_of(manifest)
+        if "bundle_id" not in manifest:
+            speakers = speakers_of(manifest, places)
+            said += f", spoken by {', '.join(speakers) or 'nothing that ships'}"
+    else:
         return
-    speakers = speakers_of(manifest, places)
-    said = f"{identity_of(manifest)}, spoken by {', '.join(speakers) or 'nothing that ships'}"
+    ships = any(
+        whole.is_relative_to(place.resolve()) for place in (places.released, places.bundles)
+    )
+    if replace or not ships:
+        return
     wanted = "an empty place: --replace to ship another instead, or --out and a folder of your own"
     raise ContractError(f"release into {folder}", said, wanted)
 
 
 def identity_of(manifest: Mapping[str, Any]) -> str:
-    """Return in words which codebook or teacher a manifest is of."""
+    """Return in words which bundle, codebook or teacher a manifest is of."""
+    if "bundle_id" in manifest:
+        return f"bundle {manifest['bundle_id']}"
     codebook = str(manifest.get("codebook_id"))
     if "processor" not in manifest:
         return f"codebook {codebook}"

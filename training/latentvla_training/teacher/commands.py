@@ -11,23 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from latentvla_ros.contract import ContractError
+from latentvla_training.engine.run_folder import RUNS, run_folder
 
 if TYPE_CHECKING:
     from latentvla_training.teacher.settings import TeacherRecipe
 
 #: The checkout's folder of teachers' runs.
-_RUNS = Path(__file__).resolve().parents[3] / "runs" / "teacher"
-
-
-def run_folder(name_or_path: str) -> Path:
-    """Return the folder of a teacher's run given by name or path."""
-    path = Path(name_or_path)
-    return path if path.name != name_or_path else _RUNS / name_or_path
+_RUNS = RUNS / "teacher"
 
 
 def teacher_place(name_or_path: str) -> str | Path:
     """Return what ``load_teacher`` finds a teacher by: a run's folder, or a released one's name."""
-    folder = run_folder(name_or_path)
+    folder = run_folder(name_or_path, _RUNS)
     return folder if (folder / "recipe.yaml").is_file() else name_or_path
 
 
@@ -114,8 +109,8 @@ class Train:
         recipe = _recipe(self.recipe, self.model, self.seed)
         if self.start_from is not None:
             recipe = replace(recipe, start_from=self.start_from)
-        folder = run_folder(self.run or f"{recipe.name}-s{recipe.run.seed}")
-        vision = run_folder(self.vision_run) if self.vision_run else None
+        folder = run_folder(self.run or f"{recipe.name}-s{recipe.run.seed}", _RUNS)
+        vision = run_folder(self.vision_run, _RUNS) if self.vision_run else None
         vision = vision or folder.parent / f"{recipe.name}-vision"
         codes = Path(self.codes)
         if needs_launch(self.processes):  # what is wrong is said once, before processes start
@@ -159,7 +154,7 @@ class PretrainVision:
         stage = vision_recipe(recipe)
         for split in (stage.data.train_split, stage.data.val_split):
             split_shards(split)
-        folder = run_folder(self.run or f"{recipe.name}-vision")
+        folder = run_folder(self.run or f"{recipe.name}-vision", _RUNS)
         check_folder(folder, stage)
         if needs_launch(self.processes):
             return launch(sys.argv[1:], self.processes)
@@ -279,7 +274,7 @@ class Release:
         from latentvla_training.teacher.release import release_run, released_folder
         from latentvla_training.teacher.settings import TeacherRecipe
 
-        run = run_folder(self.run)
+        run = run_folder(self.run, _RUNS)
         recipe = run_recipe(TeacherRecipe, run)
         if recipe is None:
             raise FileNotFoundError(f"{run} holds no teacher; train it first")

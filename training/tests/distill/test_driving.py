@@ -40,6 +40,11 @@ from latentvla_training.planner.dataset import EGO_INPUTS
 from latentvla_training.planner.head_training import FreeQueries, NoStates, PlannerOnFeatures
 from latentvla_training.planner.hosts import Host
 from latentvla_training.planner.losses import LossSettings
+from latentvla_training.report.identity import (
+    contender_identity,
+    distill_identity,
+    driving_identity,
+)
 from latentvla_training.report.present import Present
 from latentvla_training.report.result_files import Kind, read_result
 from latentvla_training.teacher.cache import CachedTeacher, cache_folder, cache_identity
@@ -274,5 +279,10 @@ def test_the_command_writes_what_a_report_needs(
     assert {"world", "scoring", "closed_loop", "driving", "weights"} <= set(identity)
     (route,) = document["routes"]
     assert route["name"] == ROUTE and document["summary"]["routes"] == 1
-    found = read_result(out / "host_s0.json", Present())
+    present = Present(
+        contender_code=contender_identity(),
+        distill_code=distill_identity(),
+        driving_code=driving_identity(),
+    )
+    found = read_result(out / "host_s0.json", present)
     assert found.kind is Kind.DISTILL_DRIVE and found.stale == ()

@@ -66,9 +66,11 @@ def plan(tmp_path: Path) -> ThreeStages:
     return ThreeStages(load_whole_recipe("smoke"), layout)
 
 
-def go(plan: Plan, past_gates: bool = False) -> tuple[int, str]:
+def go(
+    plan: Plan, past_gates: bool = False, begin: Callable[[], None] | None = None
+) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=200)
-    status = runner.run_stages(plan, CHOSEN, past_gates, console)
+    status = runner.run_stages(plan, CHOSEN, past_gates, console, begin)
     assert isinstance(console.file, io.StringIO)
     return status, console.file.getvalue()
 
@@ -111,11 +113,13 @@ def test_a_missed_gate_ends_the_run_unless_told(
 
 
 def test_one_run_at_a_time(plan: ThreeStages) -> None:
+    begun: list[bool] = []
     with (
         alone(plan.layout.out),
         pytest.raises(ContractError, match="under way, process"),
     ):
-        go(plan)
+        go(plan, begin=lambda: begun.append(True))
+    assert not begun  # what the other one has noted of itself stays
 
 
 def test_the_plan_says_what_is_left(plan: ThreeStages, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from latentvla_training.distill.evaluation import goals, retention
 from latentvla_training.planner.contender_scores import FIGURES, differences, means
 from latentvla_training.report.document import write_report
+from latentvla_training.report.identity import joined_hash
 from latentvla_training.report.network_sums import NetworkSums, pooled, sums_of
 from latentvla_training.report.present import Present
 from latentvla_training.teacher.calibration import calibrate
@@ -18,6 +19,8 @@ from latentvla_training.teacher.evaluation import SeedResult, code_figures, writ
 from .reading import section
 
 HOST_ID = "nano-3-0123456789abcdef"
+#: What the Scenes of train are that it learned from.
+TRAIN = joined_hash({"train-0000": "old"})
 #: Mean PDMS of every row by split; "fog" takes the teacher's gain away.
 LEVELS = {
     "host_as_given": 0.80, "host": 0.82, "free_queries": 0.82, "teacher": 0.88,
@@ -87,7 +90,8 @@ def distill_document(scale: float = 1.0, seeds: Sequence[int] = SEEDS) -> dict[s
             "recipes": {"nano": "aaaa", "nano_no_kl": "bbbb"}, "seed": [*seeds],
             "world": "w" * 16, "scoring": "s" * 16, "distill": "e" * 16, "training": "7" * 16,
             "commit": "c0ffee" * 6,
-            "data": {name: {"content_sha256": "t" * 64} for name in splits},
+            "data": {name: {"content_sha256": "t" * 64} for name in splits}
+            | {"train": {"content_sha256": TRAIN}},
         },
         "gates": {"host": [0.0, 0.0], "student": [0.21, 0.24]},
         "goals": {name: goals(entry) for name, entry in splits.items()},

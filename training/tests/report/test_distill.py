@@ -27,6 +27,7 @@ from ..planner.conftest import make_scene
 from .distill_documents import (
     HOST_ID,
     SEEDS,
+    TRAIN,
     distill_document,
     split_sums,
     teacher_file,
@@ -34,6 +35,8 @@ from .distill_documents import (
 )
 from .oracle_documents import oracle_document
 from .reading import row
+
+OTHER_TRAIN = identity.joined_hash({"train-0001": "new"})
 
 pytestmark = pytest.mark.usefixtures("no_scenes")
 
@@ -236,6 +239,7 @@ def test_rows_measured_elsewhere_stand_beside(
         ({"distill_code": {"distill": "0ther"}}, "commit c0ffeec0ffee, now d00dd00dd00d"),
         ({"distill_code": {"distill": "0ther"}}, "distill eeeeeeeeeeeeeeee, now 0ther"),
         ({"scenes": {"test": "n" * 64}}, "Scenes of test tttttttttttt, now nnnnnnnnnnnn"),
+        ({"train": {"train-0001": "new"}}, f"Scenes of train {TRAIN[:12]}, now {OTHER_TRAIN[:12]}"),
         ({"bundle_sha256": "f" * 64}, f"bundle of host {HOST_ID} b0b0b0b0b0b0, now ffffffffffff"),
         ({"code": {"world": "0" * 16}}, "world wwwwwwwwwwwwwwww, now 0000000000000000"),
     ],
@@ -380,5 +384,7 @@ def test_recipes_of_all_kinds_that_results_name_are_known() -> None:
     nano = load_teacher_recipe("nano")
     noted = replace(nano, codebook="a", scenes="b", run=replace(nano.run, seed=7))
     assert identity.teacher_recipe_hash(noted) == found["teacher"]["nano"]
+    longer = replace(load_teacher_recipe("nano_long"), start_from="nano")
+    assert identity.teacher_recipe_hash(longer) == found["teacher"]["nano_long"]
     changed = replace(nano, ego_steps=nano.ego_steps + 1)
     assert identity.teacher_recipe_hash(changed) != found["teacher"]["nano"]

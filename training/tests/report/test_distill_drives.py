@@ -28,6 +28,7 @@ def write(tmp_path: Path, closed_loop: Callable[..., dict[str, Any]]) -> Callabl
     def write(name: str, contender: str, score: float, seed: int = 0, **identity: Any) -> None:
         document = closed_loop("test", contender, score)
         document |= {"contender": contender, "teacher_run": "nano-s0"}
+        document["asked"] = {"bundle": "", "host_run": "own_fine", "run": "own"}
         document["identity"] |= {
             "host": HOST_ID, "host_sha256": "b0" * 32, "recipe": "nano", "codebook": "nano-0123",
             "recipes": {"nano": "aaaa"}, "teacher": "nano-77aa", "trained_on": "t", "seed": seed,
@@ -63,6 +64,7 @@ def test_seeds_are_pooled_and_compared_with_the_host_on_the_same_routes(
     assert row(text, "host, trained on")[4].startswith("50.0 ") and "-" in row(text, "host, tr")
     assert row(text, "host + distilled student")[6].startswith("**+10.0 [+10.0, +10.0]")
     assert "seeds of the runs: 0, 1." in text and "†" not in text
+    assert "--recipe nano --host-run own_fine --run own --teacher nano-s0 " in text
     assert "--contenders student --seeds 1 --split test --routes 8 --json docs/results/st" in text
     assert split_results(results, "test").routes == {}  # no row among the planners of the world
     section = distill_section(results, [], None)
@@ -103,6 +105,15 @@ def test_a_drive_that_hangs_on_what_has_changed_is_stale(
     (file,) = read().of(Kind.DISTILL_DRIVE)
     assert len(file.stale) == 1 and changed.removesuffix("s") in file.stale[0]
     assert row(tables(read()), "host + teacher online †")[3].startswith("63.5 [")
+
+
+def test_drives_without_any_comparison_are_named(
+    write: Callable[..., None], read: Callable[[], Results], tmp_path: Path
+) -> None:
+    write("student", "student", 50.0)
+    (tmp_path / "distill_nano.json").unlink()
+    text = distill_section(read(), [], None)
+    assert "No result yet." in text and text.endswith("Of no comparison here: `student.json`.")
 
 
 def test_a_drive_that_does_not_say_what_drove_is_refused(

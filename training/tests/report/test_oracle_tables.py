@@ -24,7 +24,10 @@ def test_the_gate_of_the_codes_is_told_with_its_verdict(folder: Path, present: P
     (folder / "oracle.json").write_text(json.dumps(oracle_document()))
     text = section(written(folder, present), "Oracle codes")
     assert "`oracle.json`, codes of `nano-0123`, 8000 passes a row, seeds 0, 1: Gate failed" in text
-    assert "oracle-codes --codes data/codes/nano-0123 --seeds 0 1 --json docs/results/o" in text
+    assert (
+        "oracle-codes --codes data/codes/nano-0123 --recipe nano --seeds 0 1 --splits test --js"
+        in text
+    )
     assert "test: beats host, trained on, host + 12 free queries" in text
     assert row(text, "host + the true codes")[1:4] == [
         "90.0 [85.0, 95.0]",

@@ -24,6 +24,7 @@ def places(tmp_path: Path) -> Places:
     write(found.released / "teacher" / "other", codebook_id="nano-2", **teacher)
     taught = {"codebook_id": "nano-1", "provenance": {"teacher_id": "nano_long-77"}}
     write(found.bundles / "nano", bundle_id="nano-4", **taught)
+    (found.released / "released.json").write_text("{}")
     write(found.bundles / "host", bundle_id="host-3", codebook_id=None, provenance={})
     return found
 
@@ -54,6 +55,15 @@ def test_what_ships_is_replaced_only_when_asked(places: Places, name: str, said:
     round_about = places.released / "codebook" / ".." / name
     with pytest.raises(ContractError, match="--out"):
         check_replaced(round_about, False, places)
+
+
+def test_a_bundle_and_baselines_are_replaced_only_when_asked(places: Places) -> None:
+    for folder, said in ((places.bundles / "host", "bundle host-3"), (places.released, "the base")):
+        with pytest.raises(ContractError, match=said) as caught:
+            check_replaced(folder, False, places)
+        assert "--replace" in str(caught.value)
+        check_replaced(folder, True, places)
+    check_replaced(places.bundles / "new", False, places)
 
 
 def test_a_new_place_and_a_folder_of_ones_own_need_no_asking(places: Places) -> None:
