@@ -57,7 +57,7 @@ def other_codes(place: Place, folder: Path) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, host: Host) -> Callable[[str], object]:
     monkeypatch.setenv("LATENTVLA_LAUNCHED", "1")  # in this process
-    monkeypatch.setattr(commands, "_host", lambda *_: host)
+    monkeypatch.setattr(commands, "load_host", lambda *_: host)
 
     def outcome(arguments: str) -> object:
         words = ["" if word == "NONE" else word for word in arguments.split()]
@@ -207,7 +207,7 @@ def test_a_run_looks_at_the_cameras_of_its_scenes_and_at_no_others(
     place: Place, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_host_run(tmp_path / "host", host)
-    found = commands._host("nano", str(tmp_path / "host"))
+    found = commands.load_host("nano", str(tmp_path / "host"))
     assert [view.slot for view in found.views] == ["front", "left", "right", "front"]
     heads = load_distill_recipe("smoke").heads
     open_splits(found, heads, str(place.codes), ("test",), progress=False)
@@ -217,7 +217,7 @@ def test_a_run_looks_at_the_cameras_of_its_scenes_and_at_no_others(
     swapped = [SHARD_RECIPE["views"][index] for index in (1, 0, 2, 3)]
     for path in split_folder("test").glob("*.parquet"):
         write_shard(path, list(ShardReader([path])), {**SHARD_RECIPE, "views": swapped})
-    found = commands._host("nano", str(tmp_path / "host"))
+    found = commands.load_host("nano", str(tmp_path / "host"))
     with pytest.raises(ContractError, match=r"left@0, front@0.*front@0, left@0.*rig of the host"):
         open_splits(found, heads, str(place.codes), ("test",), progress=False)
 
