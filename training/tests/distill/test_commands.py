@@ -235,7 +235,8 @@ def test_a_run_looks_at_the_cameras_of_its_scenes_and_at_no_others(
             "evaluate --recipe smoke --variants nano_no_kl --codes CODES --splits test",
             "base of nano_no_kl",
         ),
-        ("export --run nowhere", "no students of distill"),
+        ("export --run nowhere", "--replace"),
+        ("export --run nowhere --out nowhere", "no students of distill"),
     ],
 )
 def test_mistakes_end_in_one_line(
