@@ -32,7 +32,7 @@ demo: setup  ## replay the shipped bag through the real nodes; table, video and 
 
 # What talks over DDS or plays in real time has the machine for itself; the rest share its cores.
 PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest
-TOGETHER := -n logical --maxprocesses 4 --dist loadfile
+TOGETHER := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: setup-training  ## all tests; leaves the training environment ready (PYTEST_ARGS=...)
 	@export $(ROS_ENV); $(if $(PYTEST_ARGS),$(PYTEST) $(PYTEST_ARGS),alone=0; \
