@@ -72,9 +72,8 @@ class DistillTrain:
         if self.processes < 1:
             raise ContractError("--processes", self.processes, "at least 1")
         recipe = load_distill_recipe(self.recipe)
-        host = load_host(
-            self.bundle, self.host_run
-        )  # what is wrong is said before a process starts
+        # What is wrong is said before another process starts.
+        host = load_host(self.bundle, self.host_run)
         for split in (recipe.heads.data.train_split, recipe.heads.data.val_split):
             split_shards(split)
         if needs_launch(self.processes):

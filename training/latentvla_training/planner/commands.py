@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from latentvla_ros.contract import ContractError
-from latentvla_training.engine.run_folder import RUNS, run_folder
+from latentvla_training.engine.run_folder import run_folder
 
 if TYPE_CHECKING:
     from latentvla_training.planner.hosts import Host
-
-_RUNS = RUNS
 
 
 def load_host(bundle: str, run: str) -> Host:
@@ -33,7 +31,7 @@ def load_host(bundle: str, run: str) -> Host:
 
     if not run:
         return bundle_host(bundle)
-    host = run_host(run_folder(run, _RUNS))
+    host = run_host(run_folder(run))
     return replace(host, views=views_shown(host.data.train_split))
 
 
@@ -71,9 +69,8 @@ class OracleCodes:
         from latentvla_training.planner.oracle_codes import OracleRecipe
 
         recipe = load_record(OracleRecipe, self.recipe, "oracle_codes")
-        host = load_host(
-            self.bundle, self.host_run
-        )  # what is wrong is said before another process starts
+        # What is wrong is said before another process starts.
+        host = load_host(self.bundle, self.host_run)
         for split in (recipe.data.train_split, recipe.data.val_split, *self.splits):
             split_shards(split)
         if self.codes != KINEMATIC and not Path(self.codes).is_dir():
@@ -82,7 +79,7 @@ class OracleCodes:
             return launch(sys.argv[1:], 1)
         from latentvla_training.planner.oracle_evaluation import run_gate
 
-        folder = run_folder(self.run or f"oracle_{recipe.name}", _RUNS)
+        folder = run_folder(self.run or f"oracle_{recipe.name}")
         result = run_gate(host, recipe, self.codes, folder, self.seeds, self.splits, self.json)
         print_gate(result)
         return 0 if result["verdict"]["passed"] else 1
@@ -155,7 +152,7 @@ class PretrainTrunk:
             split_shards(split)
         if needs_launch(self.processes):
             return launch(sys.argv[1:], self.processes)
-        folder = run_folder(self.run or f"trunk_{recipe.name}", _RUNS)
+        folder = run_folder(self.run or f"trunk_{recipe.name}")
         pretrain_trunk(recipe, folder)
         print(f"{folder}: done")
         return 0
@@ -185,9 +182,7 @@ class PseudoOdometry:
             split_shards(split)
         if needs_launch(1):
             return launch(sys.argv[1:], 1)
-        net = train_motion_net(
-            recipe, run_folder(self.run or f"pseudo_odometry_{recipe.name}", _RUNS)
-        )
+        net = train_motion_net(recipe, run_folder(self.run or f"pseudo_odometry_{recipe.name}"))
         print(say_motion_of_all(net, recipe))
         return 0
 

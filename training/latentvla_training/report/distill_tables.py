@@ -87,8 +87,8 @@ def _comparison(
     asked = f" --variants {' '.join(variants)}" if variants else ""
     said = [name for name in ("bundle", "host_run", "run") if found.get(name)]
     asked += "".join(f" --{name.replace('_', '-')} {found[name]}" for name in said)
-    if not said and file.identity.get("bundle_sha256") is None:  # <run>-step<N>-<hash of weights>
-        asked += f" --host-run {file.identity['host'].rpartition('-step')[0]}"
+    if not said and file.host_run:
+        asked += f" --host-run {file.host_run}"
     asked += f" --teacher {found['teacher_run']}"
     parts = [
         f"### `{file.name}`: recipe `{found['distilled']}`{mark}",

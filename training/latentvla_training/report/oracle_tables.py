@@ -84,9 +84,7 @@ def oracle_section(results: Results) -> str:
         codes = found["codebook"]
         where = "kinematic" if codes.startswith("kinematic-") else f"data/codes/{codes}"
         seeds = " ".join(str(seed) for seed in found["seeds"])
-        host = ""
-        if file.identity.get("bundle_sha256") is None:  # <run>-step<N>-<hash of its weights>
-            host = f" --host-run {file.identity['host'].rpartition('-step')[0]}"
+        host = f" --host-run {file.host_run}" if file.host_run else ""
         parts.append(
             md.code(
                 f"latentvla-train oracle-codes --codes {where} --recipe {found['recipe']}{host} "

@@ -88,6 +88,13 @@ class ResultFile:
         return found if isinstance(found, dict) else {}
 
     @property
+    def host_run(self) -> str:
+        """Name of the run that its host is the planner of; nothing where that is a bundle's."""
+        if self.identity.get("bundle_sha256") is not None:
+            return ""
+        return str(self.identity["host"]).rpartition("-step")[0]  # <run>-step<N>-<hash>
+
+    @property
     def split(self) -> str:
         """The split it is of, or nothing."""
         return str(self.document.get("split", ""))

@@ -26,20 +26,18 @@ def check_replaced(folder: Path, replace: bool, places: Places | None = None) ->
         ContractError: one ships there; names it and what speaks it.
     """
     places = Places() if places is None else places
-    whole = folder.resolve()
-    if whole == places.released.resolve() and (whole / BASELINES).is_file():
-        said = "the baselines"
-    elif manifest := json_object(whole / _MANIFEST):
+    ship = [place.resolve() for place in (places.released, places.bundles)]
+    if replace or not any(folder.resolve().is_relative_to(place) for place in ship):
+        return
+    manifest = json_object(folder / _MANIFEST)
+    if manifest:
         said = identity_of(manifest)
         if "bundle_id" not in manifest:
             speakers = speakers_of(manifest, places)
             said += f", spoken by {', '.join(speakers) or 'nothing that ships'}"
+    elif (folder / BASELINES).is_file():
+        said = "the baselines"
     else:
-        return
-    ships = any(
-        whole.is_relative_to(place.resolve()) for place in (places.released, places.bundles)
-    )
-    if replace or not ships:
         return
     wanted = "an empty place: --replace to ship another instead, or --out and a folder of your own"
     raise ContractError(f"release into {folder}", said, wanted)

@@ -37,6 +37,7 @@ def test_names_of_the_codes_go_with_the_student(
     place: Place,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     splits = open_splits(host, recipe.heads, str(place.codes), ("test",), progress=False)
     teaching = open_teaching(str(place.teacher), splits)
@@ -82,6 +83,12 @@ def test_names_of_the_codes_go_with_the_student(
     assert kept.metrics["val"]["rows"]["ours"]["epdms"] == 0.58
     assert kept.metrics["val"]["differences"]["ours-host"]["pdms"]["difference"] == 0.1
     assert kept.files == manifest.files
+    ships = load_bundle("nano").path / "manifest.json"
+    before = ships.read_bytes()
+    monkeypatch.chdir(tmp_path)  # a bare name is a folder here, not the bundle that ships
+    export_student(student, "tiny", 1, Path("nano"), codes=codes, result=path)
+    assert load_bundle(tmp_path / "nano").manifest.metrics == kept.metrics
+    assert ships.read_bytes() == before
 
 
 @pytest.mark.parametrize("features", [0.0, 1.0])

@@ -13,7 +13,6 @@ import torch
 from latentvla_training import cli
 from latentvla_training.data.scene import RECOVERY, Scene
 from latentvla_training.data.shards import ShardReader, load_split, split_folder, write_shard
-from latentvla_training.planner import commands
 from latentvla_training.planner.dataset import scenes_to_imitate
 from latentvla_training.planner.motion_net import (
     PseudoOdometryTask,
@@ -157,13 +156,13 @@ def test_it_reads_motion_off_pictures(tmp_path: Path) -> None:
 def test_command_and_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(commands, "_RUNS", tmp_path / "runs")
     hidden = _write("train").part(odometry_share=0.5)
     _write("val")
     assert hidden.has_odometry.sum() == len(hidden) // 2 and not hidden.has_odometry[0]
     with pytest.raises(FileNotFoundError, match="latentvla-train pseudo-odometry"):
         with_pseudo_odometry(hidden, pseudo_file("smoke", "train"))
-    monkeypatch.setattr(sys, "argv", ["latentvla-train", "pseudo-odometry", "--recipe", "smoke"])
+    asked = ["pseudo-odometry", "--recipe", "smoke", "--run", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["latentvla-train", *asked])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 0
