@@ -51,11 +51,17 @@ def regime_lines(files: Sequence[ResultFile]) -> list[str]:
     """Return a line a regime: whether the teacher online is above the host, by fresh files alone.
 
     Args:
-        files: all results of ``distill evaluate``.
+        files: all results of ``distill evaluate``; those of none of the splits that are asked about
+            (a choice by validation networks) have no say.
     """
     lines = []
     for regime, what in _REGIMES.items():
-        own = [file for file in files if regime_of(file.document) == regime]
+        own = [
+            file
+            for file in files
+            if regime_of(file.document) == regime
+            and {_CLAIMED, _HELD}.intersection(file.document["splits"])
+        ]
         fresh = [(file.name, *_online(file.document)) for file in own if not file.stale]
         stale = ", ".join(f"`{file.name}`" for file in own if file.stale)
         told = [f"`{name}` {verdict} ({numbers})" for name, verdict, numbers in fresh]

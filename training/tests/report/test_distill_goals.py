@@ -100,7 +100,12 @@ def test_the_goal_is_answered_by_regime_from_fresh_results_alone(
     worse = distill_document(scale=-0.2)
     (results / "distill_worse.json").write_text(json.dumps(worse))
     (results / "distill_alone.json").write_text(json.dumps(distill_document(seeds=(0,))))
+    choice = distill_document()
+    choice["splits"] = {"val": choice["splits"].pop("test")}
+    choice["goals"] = {"val": choice["goals"]["test"]}
+    (results / "distill_val.json").write_text(json.dumps(choice))
     full, maps, odometry = answers()
+    assert "distill_val.json" not in full
     assert "**in 1 of 2 comparisons**" in full and "`distill_worse.json` missed (" in full
     assert "`distill_alone.json` one seed: no claim (longtail" in full
     assert "**no**; `distill_maps.json` missed (longtail -1." in maps
