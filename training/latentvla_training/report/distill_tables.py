@@ -40,11 +40,12 @@ LEAST_NETWORKS = 3
 
 
 def main_file(results: Results) -> ResultFile | None:
-    """Return the comparison that is drawn: fresh, of the shipped recipe, of most seeds."""
+    """Return the comparison that is drawn: fresh, of the shipped recipe, most seeds and splits."""
 
-    def rank(file: ResultFile) -> tuple[bool, bool, int]:
+    def rank(file: ResultFile) -> tuple[bool, bool, int, int]:
         found = file.document
-        return not file.stale, found["distilled"] == SHIPPED, len(found["seeds"])
+        counts = len(found["seeds"]), len(found["splits"])
+        return not file.stale, found["distilled"] == SHIPPED, *counts
 
     return max(results.of(Kind.DISTILL), key=rank, default=None)
 
